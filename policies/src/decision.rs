@@ -1,0 +1,69 @@
+//! A decision among the permitted actions, with its reason and its probability.
+
+use crate::observation::Observation;
+use tether_protocol::{Action, Cost, Reason};
+
+/// A permitted action and what it would cost.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Candidate {
+    pub action: Action,
+    pub predicted: Cost,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("no action is permitted")]
+pub struct NoAction;
+
+/// The actions that privacy, configuration and hard facts permit: at least one, in ascending order, none twice.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Permitted(Vec<Candidate>);
+
+impl Permitted {
+    pub fn new(mut candidates: Vec<Candidate>) -> Result<Self, NoAction> {
+        candidates.sort_by_key(|candidate| candidate.action);
+        candidates.dedup_by_key(|candidate| candidate.action);
+        if candidates.is_empty() { Err(NoAction) } else { Ok(Self(candidates)) }
+    }
+
+    pub fn candidates(&self) -> &[Candidate] {
+        &self.0
+    }
+
+    pub fn get(&self, action: Action) -> Option<&Candidate> {
+        self.0.binary_search_by_key(&action, |candidate| candidate.action).ok().map(|i| &self.0[i])
+    }
+
+    pub fn contains(&self, action: Action) -> bool {
+        self.get(action).is_some()
+    }
+
+    /// The lowest permitted action: local if local is permitted.
+    pub fn first(&self) -> Candidate {
+        self.0[0]
+    }
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Decision {
+    /// Always one of the permitted actions.
+    pub action: Action,
+    pub reason: Reason,
+    /// The probability of this action under this policy, given this observation; 1 for a deterministic one.
+    pub propensity: f64,
+    /// A value for each permitted action, in their order, from policies that have values.
+    pub values: Option<Vec<f64>>,
+}
+
+impl Decision {
+    pub fn certain(action: Action, code: &'static str, detail: impl Into<String>) -> Self {
+        Self { action, reason: Reason::new(code, detail), propensity: 1.0, values: None }
+    }
+}
+
+/// A decision rule, learned or fixed. `seed` is the only source of randomness.
+pub trait Policy: Send + Sync {
+    /// Name and version, as recorded with every turn.
+    fn name(&self) -> &str;
+
+    fn decide(&self, observation: &Observation, permitted: &Permitted, seed: u64) -> Decision;
+}

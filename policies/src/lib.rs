@@ -1,0 +1,9 @@
+//! Observation in, action out. Every policy is a pure function of values: no clock, no I/O, randomness passed in.
+
+pub mod decision;
+pub mod fixed;
+pub mod observation;
+pub mod rule;
+
+pub use decision::{Candidate, Decision, NoAction, Permitted, Policy};
+pub use observation::{Observation, PastTurn};

@@ -1,0 +1,67 @@
+//! What the device knew when it decided. Each part is a [`Reading`]: a value with its age, or unknown.
+
+use crate::id::ViewName;
+use crate::reading::Reading;
+use serde::{Deserialize, Serialize};
+
+/// A snapshot of the device at one moment; part of the observation and of the turn's record.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Context {
+    pub battery: Reading<Battery>,
+    pub link: Reading<Link>,
+    pub load: Reading<Load>,
+    /// One entry for each named view, in the action space's order.
+    pub views: Vec<ViewContext>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Battery {
+    pub percent: f64,
+    /// True on mains; a battery that charges is on mains.
+    pub on_ac: bool,
+    /// Drawn from the battery; negative while charging.
+    pub power_w: Option<f64>,
+    /// What is left.
+    pub energy_j: Option<f64>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LinkState {
+    Up,
+    Degraded,
+    Down,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Link {
+    pub state: LinkState,
+    pub rtt_ms: Option<f64>,
+    pub uplink_bits_per_s: Option<f64>,
+    pub downlink_bits_per_s: Option<f64>,
+    pub loss_ratio: Option<f64>,
+    pub metered: Option<bool>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Load {
+    /// Jobs waiting for the local model, the one being served included.
+    pub queue: u32,
+    /// Measured rates of the local model; unknown until it has answered once.
+    pub prefill_tokens_per_s: Option<f64>,
+    pub decode_tokens_per_s: Option<f64>,
+}
+
+/// One view at the time of the decision.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ViewContext {
+    pub name: ViewName,
+    /// Bytes that the view would put on the wire; unknown when there is nothing to send.
+    pub encoded_bytes: Reading<u64>,
+    /// Whether the view came with this request (rather than being pushed earlier).
+    pub attached: bool,
+    /// Privacy: this view never leaves the device.
+    pub local_only: bool,
+    /// How strongly the prompt is about this view, in 0..1, where a model estimates it.
+    pub association: Option<f64>,
+}

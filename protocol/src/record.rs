@@ -1,0 +1,109 @@
+//! The append-only record of one turn: what was known, permitted, chosen, spent and rated.
+
+use crate::action::{Action, Route};
+use crate::context::Context;
+use crate::cost::Cost;
+use crate::id::{SessionId, TurnId, ViewName};
+use serde::{Deserialize, Serialize};
+
+/// Why an action was chosen. `code` has few values and labels metrics; `detail` is for people.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reason {
+    pub code: String,
+    pub detail: String,
+}
+
+impl Reason {
+    pub fn new(code: &'static str, detail: impl Into<String>) -> Self {
+        Self { code: code.to_owned(), detail: detail.into() }
+    }
+}
+
+/// Tokens of one answer, as counted by the model that answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Usage {
+    pub prompt_tokens: u32,
+    pub completion_tokens: u32,
+}
+
+/// Why an answer ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FinishReason {
+    Stop,
+    Length,
+}
+
+/// How a turn ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase", tag = "outcome")]
+pub enum Outcome {
+    Answered {
+        finish_reason: FinishReason,
+    },
+    /// The client went away before the answer was complete.
+    Cancelled,
+    Failed {
+        error: String,
+    },
+    /// Started, and never heard of again: the daemon stopped in the middle.
+    Unfinished,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+pub struct Timings {
+    /// The decision alone, features included.
+    pub decision_us: u64,
+    /// Waiting for the model.
+    pub queue_ms: Option<f64>,
+    /// From the request's arrival to the first token.
+    pub first_token_ms: Option<f64>,
+    /// From the request's arrival to the end.
+    pub total_ms: Option<f64>,
+}
+
+/// One turn. Text and images are not in it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TurnRecord {
+    pub turn_id: TurnId,
+    pub session: Option<SessionId>,
+    /// Who asked: the peer credentials of the socket, such as `uid=1000 pid=4711`.
+    pub client: String,
+    /// Milliseconds since the Unix epoch.
+    pub started_unix_ms: i64,
+    pub task: Option<String>,
+    pub local_only: bool,
+
+    // What was known and permitted.
+    pub context: Context,
+    pub permitted: Vec<Action>,
+
+    // What was chosen, and why.
+    pub action: Action,
+    pub policy: String,
+    pub reason: Reason,
+    /// The probability with which the policy chose this action here.
+    pub propensity: f64,
+    /// The policy's value of each permitted action, in the order of `permitted`, where it has values.
+    pub values: Option<Vec<f64>>,
+    pub predicted: Cost,
+
+    // What happened. `route` and `views` tell what was done, which after a fallback is not what was chosen.
+    pub route: Route,
+    /// Views whose bytes left the device.
+    pub views: Vec<ViewName>,
+    pub model: Option<String>,
+    /// Set when the chosen route failed before the first token and another answered.
+    pub fallback: Option<String>,
+    pub measured: Cost,
+    /// Where `energy_j` comes from: `measured`, `modelled` or `unknown`.
+    pub energy_source: String,
+    pub usage: Usage,
+    /// Messages that did not fit into the model's context and were left out.
+    pub dropped_messages: u32,
+    pub timings: Timings,
+    #[serde(flatten)]
+    pub outcome: Outcome,
+    /// A rating in 0..1, once somebody gave one.
+    pub rating: Option<f64>,
+}
