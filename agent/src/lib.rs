@@ -1,1 +1,10 @@
-//! Skeleton.
+//! The on-device daemon: a dialogue turn comes in over a Unix socket, is decided, executed, recorded.
+//!
+//! One direction of data flow (ARCHITECTURE.md): request -> dialogue -> context -> features -> decide -> execute ->
+//! ledger. Stages never call one another; `turn` calls them in this order.
+
+pub mod cloud;
+pub mod dialogue;
+pub mod image_codec;
+pub mod prompt;
+pub mod views;

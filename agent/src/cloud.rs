@@ -1,0 +1,103 @@
+//! The far side as the agent sees it: give it a turn, read events, drop the stream to cancel.
+
+pub mod openai;
+pub mod quic;
+
+use bytes::Bytes;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+use tether_protocol::Reading;
+use tether_protocol::context::Link;
+use tether_protocol::wire::{TurnEvent, TurnRequest, WireError};
+use tokio::sync::mpsc;
+
+/// One turn to send: the request and the bytes of the images that it announces, in the same order.
+#[derive(Debug, Clone)]
+pub struct CloudTurn {
+    pub request: TurnRequest,
+    pub images: Vec<Bytes>,
+    pub deadline: Instant,
+}
+
+/// Bytes of one turn's streams, counted as they move.
+#[derive(Debug, Default)]
+pub struct ByteCount {
+    uplink: AtomicU64,
+    downlink: AtomicU64,
+}
+
+impl ByteCount {
+    pub fn add_uplink(&self, bytes: u64) {
+        self.uplink.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    pub fn add_downlink(&self, bytes: u64) {
+        self.downlink.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    pub fn uplink_bytes(&self) -> u64 {
+        self.uplink.load(Ordering::Relaxed)
+    }
+
+    pub fn downlink_bytes(&self) -> u64 {
+        self.downlink.load(Ordering::Relaxed)
+    }
+}
+
+/// An answer under way. Dropping it cancels the turn on the far side (stream reset, or the HTTP body dropped).
+#[derive(Debug)]
+pub struct CloudStream {
+    /// Ends after `Done` or `Error`. A closed channel without either is a broken connection.
+    pub events: mpsc::Receiver<TurnEvent>,
+    pub bytes: Arc<ByteCount>,
+}
+
+/// Why a turn could not be sent at all.
+#[derive(Debug, thiserror::Error)]
+pub enum CloudError {
+    #[error("the gateway at {address} cannot be reached: {problem}")]
+    Unreachable { address: String, problem: String },
+    #[error("the gateway at {address} is not trusted: {problem}")]
+    Untrusted { address: String, problem: String },
+    #[error("the gateway refused: {0}")]
+    Refused(#[from] WireError),
+    #[error("the deadline passed before the gateway could be reached")]
+    Deadline,
+    #[error("cloud settings: {0}")]
+    Config(String),
+}
+
+/// The two kinds of far side.
+pub enum Cloud {
+    /// A tether gateway over QUIC.
+    Quic(quic::QuicCloud),
+    /// An OpenAI-compatible server over HTTPS, for people without a gateway.
+    OpenAi(openai::OpenAiCloud),
+}
+
+impl Cloud {
+    /// Sends a turn. Returns as soon as the request is under way; connecting happens inside, within the deadline.
+    pub async fn turn(&self, turn: CloudTurn) -> Result<CloudStream, CloudError> {
+        match self {
+            Cloud::Quic(cloud) => cloud.turn(turn).await,
+            Cloud::OpenAi(cloud) => cloud.turn(turn).await,
+        }
+    }
+
+    /// What is known of the link.
+    pub fn link(&self) -> Reading<Link> {
+        match self {
+            Cloud::Quic(cloud) => cloud.link(),
+            Cloud::OpenAi(cloud) => cloud.link(),
+        }
+    }
+
+    /// Where it goes, for messages: `quic://host:port` or the base URL.
+    pub fn address(&self) -> String {
+        match self {
+            Cloud::Quic(cloud) => cloud.address(),
+            Cloud::OpenAi(cloud) => cloud.address(),
+        }
+    }
+}
