@@ -135,3 +135,21 @@ pub enum TurnEvent {
     Done(Done),
     Error(WireError),
 }
+
+/// A person's or a program's rating of an answered turn.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Feedback {
+    pub turn_id: TurnId,
+    /// From 0 (useless) to 1 (just right).
+    pub rating: f32,
+}
+
+/// What the gateway makes of a [`Feedback`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FeedbackReply {
+    Recorded,
+    /// This gateway does not learn from ratings.
+    Unsupported,
+    /// The turn is not, or no longer, known here.
+    UnknownTurn,
+}
