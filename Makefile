@@ -1,0 +1,63 @@
+# Two commands for a new user: `make demo` and `make test`. Each does all of its own set-up: it builds, and fetches
+# the default model (98 MB, once) into the user's data folder. `make help` lists the rest.
+
+CARGO ?= cargo
+# One profile for demo, test and CI, so that nothing is built twice; `make install` builds an optimised release.
+BIN := target/debug
+MODEL := smollm2-135m-instruct
+PREFIX ?= $(HOME)/.local
+DATA ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help build model demo test run ci fmt lint doc test-peers bench-turn fuzz install uninstall clean
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
+
+build: ## the two programs, tether and tether-cloud (fast build)
+	$(CARGO) build --locked --workspace --bins
+
+model: build ## fetch the default model, checked by sha256; does nothing if it is there
+	$(BIN)/tether models pull $(MODEL)
+
+demo: model ## a kitchen dialogue on real models, with a gateway that goes away in the middle
+	$(BIN)/tether-demo
+
+test: model ## every test that needs nothing but this machine, on the real model too
+	$(CARGO) test --locked --workspace --all-targets
+	$(CARGO) test --locked --workspace --doc
+
+run: model ## the daemon in the foreground, on your own socket, no cloud
+	$(BIN)/tether serve
+
+ci: fmt lint doc test ## what CI runs
+
+fmt:
+	$(CARGO) fmt --all --check
+
+lint:
+	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+
+doc:
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --workspace --no-deps
+
+test-peers: model ## the openai Python client and llama.cpp's server as peers (installs them into .cache)
+	tests/peers/run.sh
+
+bench-turn: ## the daemon against its bare engine, start, cancel, 200 streams, idle: one JSON object a line
+	$(CARGO) build --locked --release --workspace --bins
+	target/release/tether models pull $(MODEL)
+	target/release/tether-bench-turn
+
+fuzz: ## one minute of mutated bytes into every decoder
+	TETHER_FUZZ_SECONDS=60 $(CARGO) test --locked -p tether-protocol --test fuzz_decoders -- --nocapture
+
+install: ## release build into PREFIX (default ~/.local), with the user service
+	$(CARGO) build --locked --release --bin tether --bin tether-cloud
+	PREFIX="$(PREFIX)" packaging/install.sh
+
+uninstall: ## remove what `make install` put there; models and dialogues stay
+	PREFIX="$(PREFIX)" packaging/uninstall.sh
+
+clean: ## remove build output (not the models)
+	$(CARGO) clean
