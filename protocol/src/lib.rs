@@ -8,6 +8,7 @@ pub mod context;
 pub mod cost;
 pub mod id;
 pub mod limits;
+pub mod openai;
 pub mod reading;
 pub mod record;
 pub mod wire;

@@ -26,5 +26,9 @@ pub const MAX_STOP_STRINGS: usize = 4;
 pub const MAX_STOP_BYTES: usize = 256;
 /// Tokens that one answer may hold.
 pub const MAX_ANSWER_TOKENS: u32 = 32_768;
+/// Text of one answer from a server: 32 bytes for each of [`MAX_ANSWER_TOKENS`], far above any language's mean.
+pub const MAX_ANSWER_BYTES: usize = 1024 * 1024;
+/// One server-sent event: holds a whole answer escaped as JSON.
+pub const MAX_SSE_EVENT_BYTES: usize = 2 * 1024 * 1024;
 /// A deadline: ten minutes.
 pub const MAX_DEADLINE_MS: u64 = 600_000;

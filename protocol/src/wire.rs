@@ -92,6 +92,8 @@ pub struct Accepted {
 pub struct Done {
     pub finish_reason: FinishReason,
     pub usage: Usage,
+    /// True where the model's server reported no usage and it was counted from the text.
+    pub usage_estimated: bool,
     /// What the gateway charges for this turn.
     pub cost_usd: f64,
     /// Messages that did not fit the model's context and were left out.
