@@ -4,6 +4,7 @@
 //! Nothing here does I/O, and nothing here knows tokio, candle or burn. Units are SI and stand last in a name.
 
 pub mod action;
+pub mod api;
 pub mod context;
 pub mod cost;
 pub mod id;

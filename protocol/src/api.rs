@@ -1,0 +1,25 @@
+//! The Unix-socket API: HTTP/1.1, compatible with OpenAI's chat completions.
+//!
+//! Each request exists twice: the form as it is written (`serde`), and the value that is meant, which only `check()`
+//! can make. Behind `check()` everything is legal: roles are known, limits hold, parameters are honoured or were
+//! refused. Responses exist once. The daemon and its client share these types.
+
+mod chat;
+mod check;
+mod device;
+mod error;
+mod response;
+
+pub use chat::{
+    AUTO_MODELS, ChatRequest, Content, ImageUrl, MessageForm, PartForm, PartTether, RouteChoice, Stop, StreamOptions,
+    TetherRequest,
+};
+pub use check::{AttachedImage, ChatTurn, CheckedMessage};
+pub use device::{
+    CameraPushed, CloudStatus, Feedback, FeedbackRequest, LocalModelStatus, ModelCard, ModelList, SensorPushed, Status,
+    TurnList, TurnsQuery, Version, ViewStatus,
+};
+pub use error::{ApiError, ErrorBody, ErrorObject, from_json};
+pub use response::{
+    AnswerMessage, ChatChunk, ChatCompletion, Choice, ChunkChoice, Delta, TetherAnswer, TetherCosts, UsageBody,
+};

@@ -1,0 +1,160 @@
+//! Everything beside the answers: models, feedback, pushed views, status, turns.
+
+use crate::context::{Link, Load};
+use crate::id::ViewName;
+use crate::reading::Reading;
+use crate::record::TurnRecord;
+use crate::{ActionSpace, ViewSet};
+use serde::{Deserialize, Serialize};
+
+/// `GET /v1/models`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ModelList {
+    /// `list`
+    pub object: String,
+    pub data: Vec<ModelCard>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ModelCard {
+    pub id: String,
+    /// `model`
+    pub object: String,
+    /// Seconds since the Unix epoch; the daemon's start.
+    pub created: i64,
+    /// `tether` for `auto`, `local`, or `cloud`.
+    pub owned_by: String,
+}
+
+/// `POST /v1/feedback`: a rating in 0..1 joins the turn's record; a second one replaces the first.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FeedbackRequest {
+    pub turn_id: String,
+    pub rating: f64,
+}
+
+/// The answer to feedback.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Feedback {
+    pub turn_id: String,
+    pub rating: f64,
+    /// The rating that this one replaced.
+    pub replaced: Option<f64>,
+}
+
+/// The answer to `PUT /v1/cameras/{name}`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CameraPushed {
+    pub view: ViewName,
+    pub width: u32,
+    pub height: u32,
+    pub bytes: u64,
+}
+
+/// The answer to `PUT /v1/sensors/{name}`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SensorPushed {
+    pub sensor: String,
+    pub bytes: u64,
+}
+
+/// The query of `GET /v1/turns`: newest first.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TurnsQuery {
+    /// 1 to 1000; 20 if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<u32>,
+    /// Only turns before this turn id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session: Option<String>,
+}
+
+/// `GET /v1/turns`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TurnList {
+    pub turns: Vec<TurnRecord>,
+    /// Give it as `before` for the next page; null on the last page.
+    pub next_before: Option<String>,
+}
+
+/// `GET /version`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Version {
+    pub version: String,
+    /// The QUIC protocol's version, as in its ALPN.
+    pub protocol: String,
+}
+
+/// `GET /v1/status`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    pub version: String,
+    pub pid: u32,
+    pub uptime_s: f64,
+    /// `None`: no local model; `model_problem` says why.
+    pub model: Option<LocalModelStatus>,
+    pub model_problem: Option<String>,
+    pub cloud: CloudStatus,
+    pub policy: String,
+    /// Nothing leaves this device at all.
+    pub local_only: bool,
+    /// How many actions the views give: 1 + 2^X.
+    pub actions: u32,
+    pub views: Vec<ViewStatus>,
+    /// Sensors pushed so far, with their ages.
+    pub sensors: Vec<ViewStatus>,
+    pub sessions: u64,
+    /// Turns in the ledger.
+    pub turns: u64,
+    /// Turns being answered now.
+    pub active_turns: u32,
+    /// What went wrong without ending the daemon, such as a ledger that cannot be written.
+    pub problems: Vec<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LocalModelStatus {
+    pub name: String,
+    pub path: String,
+    pub architecture: String,
+    pub quantization: String,
+    pub parameter_count: u64,
+    pub file_bytes: u64,
+    pub context_tokens: u64,
+    pub load: Load,
+    /// From the start of loading to the first possible token.
+    pub load_ms: f64,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CloudStatus {
+    /// `none`, `quic` or `openai`.
+    pub kind: String,
+    pub address: Option<String>,
+    pub link: Reading<Link>,
+    /// Why the cloud that is configured cannot be used.
+    pub problem: Option<String>,
+}
+
+/// A view or a sensor.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ViewStatus {
+    pub name: String,
+    /// `camera`, `sensors` (the bundle as a view) or `sensor` (one of the bundle).
+    pub kind: String,
+    pub local_only: bool,
+    /// Bytes held and their age; unknown if nothing was pushed or it is too old.
+    pub bytes: Reading<u64>,
+}
+
+impl TurnRecord {
+    /// The views of this record as a set of the present space; views that are no longer configured are left out.
+    pub fn view_set(&self, space: &ActionSpace) -> ViewSet {
+        let known = self.views.iter().filter_map(|view| space.view_index(view.as_str()));
+        known.fold(ViewSet::EMPTY, ViewSet::with)
+    }
+}
