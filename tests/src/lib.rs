@@ -1,1 +1,5 @@
-//! Skeleton.
+//! Whole-system tests, the demo and the benchmarks: real processes, real sockets, real models. Nothing depends on
+//! this crate.
+
+pub mod kitchen;
+pub mod process;
