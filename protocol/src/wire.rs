@@ -2,11 +2,59 @@
 //!
 //! One bidirectional stream a turn; each image on a unidirectional stream of its own, at a lower priority.
 
+mod codec;
+mod control;
+mod event;
+mod frame;
+pub mod fuzzing;
+mod request;
+
 use crate::id::{TurnId, ViewName};
 use crate::record::{FinishReason, Usage};
 
+pub use codec::{CodecError, MAX_VARINT, get_varint, put_varint};
+pub use control::{Hello, Token, Welcome};
+pub use event::text_frames;
+pub use frame::{Frame, FrameBuffer, StreamKind};
+
 /// The ALPN of this version; a peer that speaks another is refused by the TLS handshake.
 pub const ALPN: &[u8] = b"tether/1";
+
+/// Payload of a small frame: names, a token, an error's message.
+pub const MAX_CONTROL_BYTES: usize = 4096;
+/// Payload of a `TEXT` frame; a longer piece of answer becomes several.
+pub const MAX_TEXT_FRAME_BYTES: usize = 64 * 1024;
+/// Payload of a `TURN` frame: all the text, and a quarter MiB for what frames it.
+pub const MAX_TURN_FRAME_BYTES: usize = crate::limits::MAX_TEXT_BYTES + 256 * 1024;
+/// Parts of one message: text and images in turn.
+pub const MAX_PARTS: usize = 32;
+/// A bearer token; those that `tether-cloud init` makes have 50.
+pub const MAX_TOKEN_BYTES: usize = 512;
+/// The message of an error; a longer one is cut.
+pub const MAX_ERROR_BYTES: usize = 1024;
+/// Extensions of one message, and the bytes of each.
+pub const MAX_EXTENSIONS: usize = 16;
+pub const MAX_EXTENSION_BYTES: usize = 1024;
+/// Unknown frames that a stream may carry before it counts as abuse.
+pub const MAX_SKIPPED_FRAMES: usize = 64;
+
+/// Codes of QUIC's `RESET_STREAM`, `STOP_SENDING` and `CONNECTION_CLOSE`.
+pub mod close {
+    /// Nothing went wrong.
+    pub const OK: u32 = 0;
+    /// The turn is no longer wanted.
+    pub const CANCELLED: u32 = 1;
+    /// The peer broke the protocol.
+    pub const PROTOCOL: u32 = 2;
+    /// The peer is not known here.
+    pub const UNAUTHORIZED: u32 = 3;
+    /// A limit was reached.
+    pub const LIMIT: u32 = 4;
+    /// The gateway is stopping.
+    pub const DRAINING: u32 = 5;
+    /// The peer was silent for too long.
+    pub const TIMEOUT: u32 = 6;
+}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
@@ -55,6 +103,13 @@ pub struct ImageHeader {
     pub width: u32,
     pub height: u32,
     pub byte_count: u32,
+}
+
+/// Opens an image's stream: to which turn, and to which of its images, the bytes after it belong.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImageStart {
+    pub turn_id: TurnId,
+    pub index: u8,
 }
 
 /// One dialogue turn, complete: the gateway keeps no dialogue.
