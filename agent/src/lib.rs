@@ -4,6 +4,7 @@
 //! ledger. Stages never call one another; `turn` calls them in this order.
 
 pub mod cloud;
+pub mod config;
 pub mod dialogue;
 pub mod image_codec;
 pub mod prompt;

@@ -1,0 +1,23 @@
+//! Settings: one TOML file and the environment, checked once into [`Settings`].
+//!
+//! Two types. [`ConfigFile`] is what may be written, with every default; [`Settings`] is what is meant: paths are
+//! resolved, names are legal, the action space exists. Without any file the defaults are a working daemon: the
+//! default local model, no cloud.
+//!
+//! Every key can be set in the environment too: `model.context_tokens` is `TETHER_MODEL_CONTEXT_TOKENS`. A value is
+//! read as TOML, and as a plain string where that fails. The environment wins over the file.
+
+mod file;
+mod keys;
+mod load;
+mod settings;
+
+pub use file::{
+    CloudConfig, ConfigFile, DropWhenFull, LedgerFile, LogFile, LogFormat, MetricsFile, ModelFile, PolicyFile,
+    PolicyName, SessionsFile, SocketFile,
+};
+pub use keys::{env_name, known_keys};
+pub use load::{ConfigError, Loaded, Origin, find_file, load, load_from};
+pub use settings::{
+    LedgerSettings, LogSettings, ModelSettings, ModelSource, SessionSettings, Settings, SocketSettings,
+};

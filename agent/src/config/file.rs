@@ -1,0 +1,184 @@
+//! What may be written in `config.toml`, with every default and its reason.
+
+use crate::cloud::openai::OpenAiConfig;
+use crate::cloud::quic::QuicConfig;
+use crate::views::ViewsConfig;
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+
+/// The file as a whole. Keys that are not here are refused, with the nearest one that is.
+#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ConfigFile {
+    /// Nothing ever leaves this device: no text, no view, whatever a request asks for.
+    pub local_only: bool,
+    pub socket: SocketFile,
+    pub model: ModelFile,
+    pub cloud: CloudConfig,
+    pub views: ViewsConfig,
+    pub policy: PolicyFile,
+    pub sessions: SessionsFile,
+    pub ledger: LedgerFile,
+    pub log: LogFile,
+    pub metrics: MetricsFile,
+}
+
+/// `[socket]`
+#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SocketFile {
+    /// `$XDG_RUNTIME_DIR/tether/tether.sock` for a user, `/run/tether/tether.sock` otherwise.
+    pub path: Option<PathBuf>,
+    /// Who may connect, as octal text: `"600"` for a user (the default), `"660"` with a group.
+    pub mode: Option<String>,
+    /// The group that owns the socket.
+    pub group: Option<String>,
+}
+
+/// `[model]`: the local model.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ModelFile {
+    /// A name of the registry (`tether models list`), or `none`: no local model.
+    pub name: String,
+    /// A GGUF file; wins over `name`.
+    pub path: Option<PathBuf>,
+    /// Absent: the model's own, at most 8,192.
+    pub context_tokens: Option<usize>,
+    /// Absent: the physical cores.
+    pub threads: Option<usize>,
+    /// What happens to a dialogue that is longer than the context.
+    pub on_context_full: DropWhenFull,
+    /// Turns that may wait for the model. 16 short answers at 40 tokens/s are about a minute.
+    pub queue: usize,
+    /// Tokens of an answer where the request gives no `max_tokens`.
+    pub max_tokens: u32,
+    /// Put before every dialogue that brings no system message of its own; the empty string: none.
+    pub system_prompt: Option<String>,
+}
+
+impl Default for ModelFile {
+    fn default() -> Self {
+        Self {
+            name: "smollm2-135m-instruct".into(),
+            path: None,
+            context_tokens: None,
+            threads: None,
+            on_context_full: DropWhenFull::DropOldest,
+            queue: 16,
+            max_tokens: 512,
+            system_prompt: None,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DropWhenFull {
+    /// The turn fails with `context_length_exceeded`.
+    Error,
+    /// The oldest messages are left out, and the answer says how many.
+    DropOldest,
+}
+
+/// `[cloud]`
+#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+#[serde(tag = "kind", rename_all = "lowercase")]
+pub enum CloudConfig {
+    #[default]
+    None,
+    Quic(QuicConfig),
+    OpenAi(OpenAiConfig),
+}
+
+impl CloudConfig {
+    pub fn kind(&self) -> &'static str {
+        match self {
+            CloudConfig::None => "none",
+            CloudConfig::Quic(_) => "quic",
+            CloudConfig::OpenAi(_) => "openai",
+        }
+    }
+}
+
+/// `[policy]`
+#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PolicyFile {
+    pub name: PolicyName,
+    /// For a turn that brings no `deadline_ms`; absent: no deadline.
+    pub deadline_ms: Option<u64>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PolicyName {
+    #[default]
+    Rule,
+    AlwaysLocal,
+    AlwaysCloud,
+}
+
+/// `[sessions]`
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SessionsFile {
+    /// Messages kept of one dialogue; the oldest go first, in whole exchanges.
+    pub max_messages: usize,
+    /// Bytes of text kept of one dialogue.
+    pub max_bytes: usize,
+    /// Dialogues kept; the longest unused goes first.
+    pub max_sessions: usize,
+    /// A dialogue that nobody continued for so long is forgotten. A day: a robot's shift, and the night after.
+    pub ttl_s: u64,
+}
+
+impl Default for SessionsFile {
+    fn default() -> Self {
+        Self { max_messages: 200, max_bytes: 256 * 1024, max_sessions: 1_000, ttl_s: 86_400 }
+    }
+}
+
+/// `[ledger]`: the database of sessions and turns.
+#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LedgerFile {
+    /// `$XDG_STATE_HOME/tether/tether.db` for a user, `/var/lib/tether/tether.db` for root and services.
+    pub path: Option<PathBuf>,
+}
+
+/// `[log]`
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LogFile {
+    /// A `tracing` filter: `info`, or `warn,tether=debug`.
+    pub level: String,
+    pub format: LogFormat,
+}
+
+impl Default for LogFile {
+    fn default() -> Self {
+        Self { level: "info".into(), format: LogFormat::Text }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+/// `[metrics]`
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct MetricsFile {
+    /// Whether `GET /metrics` answers.
+    pub enabled: bool,
+}
+
+impl Default for MetricsFile {
+    fn default() -> Self {
+        Self { enabled: true }
+    }
+}

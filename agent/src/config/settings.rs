@@ -1,0 +1,193 @@
+//! What the settings mean, checked.
+
+use super::file::{CloudConfig, ConfigFile, DropWhenFull, LogFormat, PolicyName};
+use super::load::ConfigError;
+use crate::views::ViewsConfig;
+use std::path::{Path, PathBuf};
+use tether_models::{LoadOptions, OnContextFull};
+use tether_protocol::ActionSpace;
+use tether_protocol::limits::{MAX_ANSWER_TOKENS, MAX_DEADLINE_MS, MAX_TEXT_BYTES};
+
+/// Everything that a daemon is built from.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The file that was read, if there was one.
+    pub file: Option<PathBuf>,
+    pub local_only: bool,
+    pub socket: SocketSettings,
+    /// `None`: no local model is wanted.
+    pub model: Option<ModelSettings>,
+    pub cloud: CloudConfig,
+    pub views: ViewsConfig,
+    /// The actions that the views give.
+    pub space: ActionSpace,
+    pub policy: PolicyName,
+    pub default_deadline_ms: Option<u64>,
+    pub default_max_tokens: u32,
+    pub sessions: SessionSettings,
+    pub ledger: LedgerSettings,
+    pub log: LogSettings,
+    pub metrics_enabled: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SocketSettings {
+    pub path: PathBuf,
+    /// Permission bits.
+    pub mode: u32,
+    pub group: Option<String>,
+}
+
+#[derive(Debug, Clone)]
+pub struct ModelSettings {
+    pub source: ModelSource,
+    pub load: LoadOptions,
+    pub on_context_full: OnContextFull,
+    pub queue_limit: usize,
+    /// `None`: the daemon's own short one.
+    pub system_prompt: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ModelSource {
+    Registry(String),
+    Path(PathBuf),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SessionSettings {
+    pub max_messages: usize,
+    pub max_bytes: usize,
+    pub max_sessions: usize,
+    pub ttl_ms: i64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LedgerSettings {
+    pub path: PathBuf,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogSettings {
+    pub level: String,
+    pub format: LogFormat,
+}
+
+/// Where things are for this user. Passed in, so that a test needs no environment.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Places {
+    pub home: Option<PathBuf>,
+    pub runtime_dir: Option<PathBuf>,
+    pub state_home: Option<PathBuf>,
+    /// `RUNTIME_DIRECTORY` and `STATE_DIRECTORY`, which systemd sets for a unit that asks for them.
+    pub service_runtime: Option<PathBuf>,
+    pub service_state: Option<PathBuf>,
+}
+
+impl Settings {
+    /// From what was written to what is meant. Relative paths are relative to the file's folder.
+    ///
+    /// # Errors
+    /// [`ConfigError::Invalid`] names the key and its legal values.
+    pub(super) fn resolve(written: ConfigFile, file: Option<PathBuf>, places: &Places) -> Result<Self, ConfigError> {
+        let base = file.as_deref().and_then(Path::parent).unwrap_or(Path::new("")).to_owned();
+        let ConfigFile { local_only, socket, model, cloud, views, policy, sessions, ledger, log, metrics } = written;
+        let space = ActionSpace::new(views.0.iter().map(|view| view.name.clone()).collect())
+            .map_err(|error| invalid("views", error.to_string()))?;
+        in_range("model.max_tokens", u64::from(model.max_tokens), 1, u64::from(MAX_ANSWER_TOKENS))?;
+        if let Some(deadline_ms) = policy.deadline_ms {
+            in_range("policy.deadline_ms", deadline_ms, 1, MAX_DEADLINE_MS)?;
+        }
+        let settings = Self {
+            local_only,
+            socket: SocketSettings {
+                path: socket.path.map_or_else(|| places.socket(), |path| base.join(path)),
+                mode: mode(socket.mode.as_deref(), socket.group.is_some())?,
+                group: socket.group,
+            },
+            default_max_tokens: model.max_tokens,
+            model: resolve_model(model, &base)?,
+            cloud,
+            views,
+            space,
+            policy: policy.name,
+            default_deadline_ms: policy.deadline_ms,
+            sessions: SessionSettings {
+                max_messages: in_range("sessions.max_messages", sessions.max_messages as u64, 2, 100_000)? as usize,
+                max_bytes: in_range("sessions.max_bytes", sessions.max_bytes as u64, 1_024, 64 << 20)? as usize,
+                max_sessions: in_range("sessions.max_sessions", sessions.max_sessions as u64, 1, 1_000_000)? as usize,
+                ttl_ms: in_range("sessions.ttl_s", sessions.ttl_s, 1, 10 * 365 * 86_400)? as i64 * 1_000,
+            },
+            ledger: LedgerSettings { path: ledger.path.map_or_else(|| places.ledger(), |path| base.join(path)) },
+            log: LogSettings { level: log.level, format: log.format },
+            metrics_enabled: metrics.enabled,
+            file,
+        };
+        if settings.model.is_none() && matches!(settings.cloud, CloudConfig::None) {
+            return Err(invalid("model.name", "is \"none\" and cloud.kind is \"none\": nothing could answer"));
+        }
+        Ok(settings)
+    }
+}
+
+fn resolve_model(model: super::file::ModelFile, base: &Path) -> Result<Option<ModelSettings>, ConfigError> {
+    let source = match model.path {
+        Some(path) => ModelSource::Path(base.join(path)),
+        None if model.name == "none" => return Ok(None),
+        None => ModelSource::Registry(model.name),
+    };
+    if let Some(tokens) = model.context_tokens {
+        in_range("model.context_tokens", tokens as u64, 16, 1 << 20)?;
+    }
+    if let Some(threads) = model.threads {
+        in_range("model.threads", threads as u64, 1, 1_024)?;
+    }
+    in_range("model.queue", model.queue as u64, 1, 10_000)?;
+    let prompt_bytes = model.system_prompt.as_ref().map_or(0, String::len) as u64;
+    in_range("model.system_prompt", prompt_bytes, 0, MAX_TEXT_BYTES as u64 / 2)?;
+    Ok(Some(ModelSettings {
+        source,
+        load: LoadOptions { context_tokens: model.context_tokens, threads: model.threads, ..LoadOptions::default() },
+        on_context_full: match model.on_context_full {
+            DropWhenFull::Error => OnContextFull::Error,
+            DropWhenFull::DropOldest => OnContextFull::DropOldest,
+        },
+        queue_limit: model.queue,
+        system_prompt: model.system_prompt,
+    }))
+}
+
+impl Places {
+    fn socket(&self) -> PathBuf {
+        if let Some(folder) = &self.service_runtime {
+            return folder.join("tether.sock");
+        }
+        let folder = self.runtime_dir.clone().unwrap_or_else(|| PathBuf::from("/run"));
+        folder.join("tether/tether.sock")
+    }
+
+    fn ledger(&self) -> PathBuf {
+        if let Some(folder) = &self.service_state {
+            return folder.join("tether.db");
+        }
+        let user = self.state_home.clone().or_else(|| self.home.as_ref().map(|home| home.join(".local/state")));
+        user.unwrap_or_else(|| PathBuf::from("/var/lib")).join("tether/tether.db")
+    }
+}
+
+fn mode(written: Option<&str>, with_group: bool) -> Result<u32, ConfigError> {
+    let Some(written) = written else { return Ok(if with_group { 0o660 } else { 0o600 }) };
+    let mode = u32::from_str_radix(written, 8).ok().filter(|mode| mode & !0o666 == 0 && mode & 0o600 == 0o600);
+    mode.ok_or_else(|| invalid("socket.mode", format!("{written:?} must be octal text such as \"600\" or \"660\"")))
+}
+
+fn in_range(key: &'static str, value: u64, low: u64, high: u64) -> Result<u64, ConfigError> {
+    if (low..=high).contains(&value) {
+        return Ok(value);
+    }
+    Err(invalid(key, format!("{value} is not in {low}..={high}")))
+}
+
+fn invalid(key: &str, problem: impl Into<String>) -> ConfigError {
+    ConfigError::Invalid { key: key.into(), problem: problem.into() }
+}
