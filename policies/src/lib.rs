@@ -4,6 +4,7 @@ pub mod decision;
 pub mod fixed;
 pub mod observation;
 pub mod rule;
+pub mod tmo;
 
 pub use decision::{Candidate, Decision, NoAction, Permitted, Policy};
 pub use observation::{Observation, PastTurn};
