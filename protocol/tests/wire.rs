@@ -84,9 +84,9 @@ fn any_event() -> impl Strategy<Value = TurnEvent> {
     prop_oneof![
         (".{0,16}", vision).prop_map(|(model, vision)| TurnEvent::Accepted(Accepted { model, vision })),
         ".{0,2000}".prop_map(TurnEvent::Text),
-        (finish, usage, 0.0f64..1e9, any::<u32>(), any::<u32>()).prop_map(
-            |(finish_reason, usage, cost_usd, dropped_messages, queue_ms)| {
-                TurnEvent::Done(Done { finish_reason, usage, cost_usd, dropped_messages, queue_ms })
+        (finish, usage, 0.0f64..1e9, any::<u32>(), any::<u32>(), any::<bool>()).prop_map(
+            |(finish_reason, usage, cost_usd, dropped_messages, queue_ms, usage_estimated)| {
+                TurnEvent::Done(Done { finish_reason, usage, usage_estimated, cost_usd, dropped_messages, queue_ms })
             }
         ),
         (0u64..10, ".{0,250}", prop::option::of(any::<u32>())).prop_map(|(code, message, retry_after_ms)| {

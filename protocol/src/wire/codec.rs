@@ -110,6 +110,14 @@ impl<'a> Reader<'a> {
         Ok(self.array::<1>(what)?[0])
     }
 
+    pub(crate) fn flag(&mut self, what: &'static str) -> Result<bool, CodecError> {
+        match self.byte(what)? {
+            0 => Ok(false),
+            1 => Ok(true),
+            other => Err(CodecError::invalid(what, format!("{other} is neither 0 nor 1"))),
+        }
+    }
+
     pub(crate) fn varint(&mut self, what: &'static str) -> Result<u64, CodecError> {
         let (value, length) = get_varint(self.0)?.ok_or(CodecError::Truncated { what })?;
         self.0 = &self.0[length..];

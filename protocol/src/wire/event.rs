@@ -54,6 +54,7 @@ impl Done {
         out.extend(self.cost_usd.to_be_bytes());
         put_varint(out, u64::from(self.dropped_messages));
         put_varint(out, u64::from(self.queue_ms));
+        out.push(u8::from(self.usage_estimated));
         put_no_extensions(out);
     }
 
@@ -72,6 +73,7 @@ impl Done {
             cost_usd: reader.f64("cost_usd")?,
             dropped_messages: reader.u32("dropped_messages")?,
             queue_ms: reader.u32("queue_ms")?,
+            usage_estimated: reader.flag("usage_estimated")?,
         };
         reader.extensions()?;
         done.check()?;
@@ -126,11 +128,8 @@ impl WireError {
     pub(super) fn get(reader: &mut Reader<'_>) -> Result<Self, CodecError> {
         let code = ErrorCode::from_number(reader.varint("error code")?);
         let message = reader.string("error message", MAX_ERROR_BYTES)?;
-        let retry_after_ms = match reader.byte("retry flag")? {
-            0 => None,
-            1 => Some(reader.u32("retry_after_ms")?),
-            other => return Err(CodecError::invalid("retry flag", format!("{other} is neither 0 nor 1"))),
-        };
+        let waits = reader.flag("retry flag")?;
+        let retry_after_ms = waits.then(|| reader.u32("retry_after_ms")).transpose()?;
         Ok(Self { code, message, retry_after_ms })
     }
 }

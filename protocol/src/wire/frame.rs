@@ -174,6 +174,13 @@ pub struct FrameBuffer {
     skipped: usize,
 }
 
+struct RawFrame<'a> {
+    frame_type: u64,
+    payload: &'a [u8],
+    /// Header and payload, bytes.
+    total: usize,
+}
+
 impl FrameBuffer {
     pub fn new(kind: StreamKind) -> Self {
         Self { kind, bytes: Vec::new(), consumed: 0, skipped: 0 }
@@ -193,7 +200,7 @@ impl FrameBuffer {
     /// The stream is not `tether/1`; nothing after an error can be trusted.
     pub fn next_frame(&mut self) -> Result<Option<Frame>, CodecError> {
         loop {
-            let Some((frame_type, payload, total)) = self.peek()? else { return Ok(None) };
+            let Some(RawFrame { frame_type, payload, total }) = self.peek()? else { return Ok(None) };
             let known = payload_limit(frame_type).is_some();
             let frame = known.then(|| Frame::get(frame_type, payload)).transpose()?;
             self.consumed += total;
@@ -204,8 +211,8 @@ impl FrameBuffer {
         }
     }
 
-    /// Type, payload and whole length of the frame at the front, once it is complete.
-    fn peek(&self) -> Result<Option<(u64, &[u8], usize)>, CodecError> {
+    /// The frame at the front, once it is complete.
+    fn peek(&self) -> Result<Option<RawFrame<'_>>, CodecError> {
         let bytes = &self.bytes[self.consumed..];
         let Some((frame_type, type_length)) = get_varint(bytes)? else { return Ok(None) };
         let limit = match payload_limit(frame_type) {
@@ -218,7 +225,7 @@ impl FrameBuffer {
         at_most("frame", length, limit as u64)?;
         let start = type_length + length_length;
         let total = start + length as usize;
-        Ok(bytes.get(start..total).map(|payload| (frame_type, payload, total)))
+        Ok(bytes.get(start..total).map(|payload| RawFrame { frame_type, payload, total }))
     }
 
     fn count_skipped(&mut self) -> Result<(), CodecError> {
