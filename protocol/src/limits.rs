@@ -19,6 +19,8 @@ pub const MAX_IMAGE_PIXELS: u64 = 24_000_000;
 pub const MAX_IMAGES: usize = 8;
 /// One sensor reading as JSON.
 pub const MAX_SENSOR_BYTES: usize = 64 * 1024;
+/// How deeply a sensor reading may be nested.
+pub const MAX_SENSOR_DEPTH: i32 = 16;
 /// Named sensors held by the daemon.
 pub const MAX_SENSORS: usize = 32;
 /// Stop strings in a request, and the bytes of each.

@@ -95,6 +95,15 @@ pub enum ImageFormat {
     Png,
 }
 
+impl ImageFormat {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            ImageFormat::Jpeg => "jpeg",
+            ImageFormat::Png => "png",
+        }
+    }
+}
+
 /// Announces an image; its bytes follow on a stream of their own.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ImageHeader {

@@ -92,8 +92,7 @@ impl Settings {
     pub(super) fn resolve(written: ConfigFile, file: Option<PathBuf>, places: &Places) -> Result<Self, ConfigError> {
         let base = file.as_deref().and_then(Path::parent).unwrap_or(Path::new("")).to_owned();
         let ConfigFile { local_only, socket, model, cloud, views, policy, sessions, ledger, log, metrics } = written;
-        let space = ActionSpace::new(views.0.iter().map(|view| view.name.clone()).collect())
-            .map_err(|error| invalid("views", error.to_string()))?;
+        let space = views.check().map_err(|error| invalid("views", error.to_string()))?;
         in_range("model.max_tokens", u64::from(model.max_tokens), 1, u64::from(MAX_ANSWER_TOKENS))?;
         if let Some(deadline_ms) = policy.deadline_ms {
             in_range("policy.deadline_ms", deadline_ms, 1, MAX_DEADLINE_MS)?;

@@ -138,11 +138,7 @@ fn content(parts: &[Part], urls: &[String]) -> Content {
 
 /// An image inside a request: `data:image/jpeg;base64,...`.
 pub fn data_url(format: ImageFormat, bytes: &[u8]) -> String {
-    let kind = match format {
-        ImageFormat::Jpeg => "jpeg",
-        ImageFormat::Png => "png",
-    };
-    let mut url = format!("data:image/{kind};base64,");
+    let mut url = format!("data:image/{};base64,", format.as_str());
     BASE64_STANDARD.encode_string(bytes, &mut url);
     url
 }
