@@ -51,7 +51,6 @@ impl Done {
         out.push(self.finish_reason as u8);
         put_varint(out, u64::from(self.usage.prompt_tokens));
         put_varint(out, u64::from(self.usage.completion_tokens));
-        out.push(u8::from(self.usage_estimated));
         out.extend(self.cost_usd.to_be_bytes());
         put_varint(out, u64::from(self.dropped_messages));
         put_varint(out, u64::from(self.queue_ms));
@@ -70,11 +69,6 @@ impl Done {
             usage: Usage {
                 prompt_tokens: reader.u32("prompt_tokens")?,
                 completion_tokens: reader.u32("completion_tokens")?,
-            },
-            usage_estimated: match reader.byte("usage_estimated")? {
-                0 => false,
-                1 => true,
-                other => return Err(CodecError::invalid("usage_estimated", format!("{other} is neither 0 nor 1"))),
             },
             cost_usd: reader.f64("cost_usd")?,
             dropped_messages: reader.u32("dropped_messages")?,
