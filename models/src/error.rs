@@ -14,6 +14,8 @@ pub enum ModelError {
     Template(String),
     #[error("tokenizer: {0}")]
     Tokenizer(String),
+    #[error("the model computed no usable scores for the next token: {0}")]
+    Logits(String),
     #[error("{parameter}: {problem}")]
     Parameter { parameter: &'static str, problem: String },
     #[error("the model's queue is full ({0} turns wait)")]

@@ -7,11 +7,15 @@ pub mod error;
 pub mod generate;
 pub mod registry;
 pub mod sampling;
+pub mod text;
+pub mod tokenizer;
 pub mod worker;
 
-pub use chat::{ChatMessage, OnContextFull, Prepared};
+pub use chat::{ChatMessage, ChatTemplate, OnContextFull, Prepared};
 pub use engine::{Cache, Engine, LoadOptions, ModelInfo, Snapshot};
 pub use error::ModelError;
 pub use generate::{Finish, GenerateOptions, Generated};
-pub use sampling::SamplingOptions;
+pub use sampling::{Sampler, SamplingOptions};
+pub use text::TextStream;
+pub use tokenizer::Tokenizer;
 pub use worker::{Cancel, Event, Job, Worker, WorkerOptions};
