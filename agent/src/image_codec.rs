@@ -5,6 +5,8 @@
 
 mod encode;
 mod header;
+#[cfg(test)]
+pub(crate) mod testing;
 
 pub use encode::{EncodeOptions, EncodeOptionsError, EncodeSlot, Encoded, predict_bytes, prepare, scaled};
 pub use header::probe;
