@@ -1,10 +1,34 @@
-//! The gateway over QUIC.
+//! The gateway over QUIC: one connection, made in the background, kept, and shared by all turns.
+//!
+//! `keeper` dials and redials; `control` holds the control stream and notices a dead path; `exchange` is one turn;
+//! `meter` turns QUIC's path statistics into the link's reading. `docs/PROTOCOL.md` tells the bytes.
 
-use super::{CloudError, CloudStream, CloudTurn};
+mod control;
+mod dial;
+mod exchange;
+mod failure;
+mod frames;
+mod keeper;
+mod meter;
+mod tls;
+
+use super::{ByteCount, CloudError, CloudStream, CloudTurn};
+use failure::Failure;
+use keeper::{Channel, Keeper};
 use serde::Deserialize;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 use tether_protocol::Reading;
 use tether_protocol::context::Link;
+use tether_protocol::wire::{ErrorCode, Feedback, FeedbackReply, WireError};
+use tokio::sync::mpsc;
+use tokio::time::timeout_at;
+
+/// Events that wait for the client of the daemon: more than a screenful, little memory.
+const EVENT_QUEUE: usize = 64;
+/// A rating is no hurry, but must not hang.
+const FEEDBACK_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// `[cloud]` with `kind = "quic"`.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -13,36 +37,118 @@ pub struct QuicConfig {
     /// `host:port`.
     pub address: String,
     /// The name in the server's certificate; the address's host if absent.
+    #[serde(default)]
     pub server_name: Option<String>,
-    /// PEM file: a CA, or the server's own certificate to pin.
+    /// PEM file: a CA, or the server's own certificate to pin. Neither this nor `server_sha256`: the system's roots.
+    #[serde(default)]
     pub ca: Option<PathBuf>,
+    /// Pins the server's certificate by the SHA-256 of its DER form, hexadecimal; colons are allowed.
+    #[serde(default)]
+    pub server_sha256: Option<String>,
     /// File that holds the bearer token (never in the config itself).
+    #[serde(default)]
     pub token_file: Option<PathBuf>,
     /// Mutual TLS: the client's certificate and key, PEM.
+    #[serde(default)]
     pub client_cert: Option<PathBuf>,
+    #[serde(default)]
     pub client_key: Option<PathBuf>,
+    /// How long connecting may take before the gateway counts as unreachable, ms. Several times the round trip of a
+    /// bad mobile link (300 ms), and little enough that the local model can still answer.
+    #[serde(default = "default_connect_timeout_ms")]
+    pub connect_timeout_ms: u64,
+}
+
+fn default_connect_timeout_ms() -> u64 {
+    1_500
 }
 
 /// A connection that is made when needed and kept alive.
 pub struct QuicCloud {
-    config: QuicConfig,
+    keeper: Keeper,
+    address: String,
+    connect_timeout: Duration,
 }
 
 impl QuicCloud {
+    /// Reads and checks the files that the settings name. Within a tokio runtime it also starts to connect; elsewhere
+    /// the first turn does.
+    ///
+    /// # Errors
+    /// [`CloudError::Config`] names the setting or the file.
     pub fn new(config: QuicConfig) -> Result<Self, CloudError> {
-        Ok(Self { config })
+        let dialer = dial::Dialer::new(&config)?;
+        let keeper = Keeper::new(dialer);
+        keeper.start();
+        let connect_timeout = Duration::from_millis(config.connect_timeout_ms);
+        Ok(Self { keeper, address: config.address, connect_timeout })
     }
 
+    /// Sends a turn. Returns as soon as its stream is open.
+    ///
+    /// # Errors
+    /// If there is no connection within the connect timeout or the deadline, at once if the last attempt failed
+    /// moments ago; if the gateway would refuse the turn for its size.
     pub async fn turn(&self, turn: CloudTurn) -> Result<CloudStream, CloudError> {
-        let _ = turn;
-        Err(CloudError::Config("not written yet".into()))
+        let (channel, streams) = self.open(turn.deadline).await?;
+        let bytes = Arc::new(ByteCount::default());
+        let (sender, events) = mpsc::channel(EVENT_QUEUE);
+        let exchange = exchange::Exchange::new(&channel, turn, streams, bytes.clone())?;
+        tokio::spawn(exchange.run(sender));
+        Ok(CloudStream { events, bytes })
     }
 
+    /// A connection with a fresh stream on it. One that turns out to be dead is replaced once.
+    async fn open(&self, deadline: Instant) -> Result<(Arc<Channel>, exchange::Streams), CloudError> {
+        let mut again = true;
+        loop {
+            let channel = self.channel(deadline).await?;
+            match timeout_at(deadline.into(), channel.connection.open_bi()).await {
+                Ok(Ok(streams)) => return Ok((channel, streams)),
+                Ok(Err(_)) if again => again = false,
+                Ok(Err(problem)) => return Err(Failure::from(problem).at(&self.address)),
+                Err(_) => return Err(CloudError::Deadline),
+            }
+        }
+    }
+
+    async fn channel(&self, deadline: Instant) -> Result<Arc<Channel>, CloudError> {
+        let patience = Instant::now() + self.connect_timeout;
+        match timeout_at(patience.min(deadline).into(), self.keeper.channel()).await {
+            Ok(Ok(channel)) => Ok(channel),
+            Ok(Err(failure)) => Err(failure.at(&self.address)),
+            Err(_) if deadline <= patience => Err(CloudError::Deadline),
+            Err(_) => {
+                Err(Failure::Unreachable(format!("no answer within {:?}", self.connect_timeout)).at(&self.address))
+            }
+        }
+    }
+
+    /// Rates a turn that this gateway answered.
+    ///
+    /// # Errors
+    /// If the gateway cannot be reached or does not reply.
+    pub async fn feedback(&self, feedback: Feedback) -> Result<FeedbackReply, CloudError> {
+        let deadline = Instant::now() + FEEDBACK_TIMEOUT;
+        let channel = self.channel(deadline).await?;
+        match timeout_at(deadline.into(), channel.control.feedback(feedback)).await {
+            Ok(Ok(reply)) => Ok(reply),
+            Ok(Err(control::Gone)) => Err(Failure::Unreachable("the connection broke".into()).at(&self.address)),
+            Err(_) => Err(CloudError::Deadline),
+        }
+    }
+
+    /// What is known of the link, from the connection's own traffic.
     pub fn link(&self) -> Reading<Link> {
-        Reading::unknown("nothing sent yet")
+        self.keeper.link()
     }
 
     pub fn address(&self) -> String {
-        format!("quic://{}", self.config.address)
+        format!("quic://{}", self.address)
     }
+}
+
+/// A turn that the gateway would not take.
+fn refused(message: String) -> CloudError {
+    CloudError::Refused(WireError::new(ErrorCode::BadRequest, message))
 }

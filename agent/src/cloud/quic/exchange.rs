@@ -1,0 +1,181 @@
+//! One turn on its streams: the request and the images go up while the events come down.
+
+use super::frames::{FrameError, FrameReader};
+use super::keeper::Channel;
+use super::refused;
+use crate::cloud::{ByteCount, CloudError, CloudTurn};
+use bytes::Bytes;
+use futures::future::try_join_all;
+use quinn::{Connection, RecvStream, SendStream, VarInt, WriteError};
+use std::sync::Arc;
+use std::time::Instant;
+use tether_protocol::TurnId;
+use tether_protocol::wire::{ErrorCode, Frame, ImageStart, StreamKind, TurnEvent, TurnRequest, WireError, close};
+use tokio::sync::mpsc;
+use tokio::time::sleep_until;
+
+/// A turn's bidirectional stream.
+pub(super) type Streams = (SendStream, RecvStream);
+
+/// One write to a stream; small, so that bytes are counted about when they leave.
+const WRITE_BYTES: usize = 16 * 1024;
+
+/// A turn whose stream is open.
+pub(super) struct Exchange {
+    channel: Arc<Channel>,
+    turn_id: TurnId,
+    request: Vec<u8>,
+    images: Vec<Bytes>,
+    deadline: Instant,
+    up: Upload,
+    down: FrameReader,
+    bytes: Arc<ByteCount>,
+}
+
+impl Exchange {
+    /// # Errors
+    /// If the request breaks a limit of the wire or of this gateway, or its images are not as announced.
+    pub(super) fn new(
+        channel: &Arc<Channel>,
+        turn: CloudTurn,
+        (send, receive): Streams,
+        bytes: Arc<ByteCount>,
+    ) -> Result<Self, CloudError> {
+        let up = Upload { stream: send, bytes: bytes.clone(), complete: false };
+        let CloudTurn { mut request, images, deadline } = turn;
+        check_images(&request, &images)?;
+        let size = request.text_bytes() as u64 + request.image_bytes();
+        if size > channel.max_turn_bytes {
+            let limit = channel.max_turn_bytes;
+            return Err(refused(format!("the turn has {size} bytes, the gateway takes at most {limit}")));
+        }
+        let left = deadline.saturating_duration_since(Instant::now()).as_millis();
+        let left = u32::try_from(left).unwrap_or(u32::MAX).min(tether_protocol::limits::MAX_DEADLINE_MS as u32);
+        request.deadline_ms = Some(request.deadline_ms.map_or(left, |given| given.min(left)));
+        let turn_id = request.turn_id.clone();
+        let request = Frame::Turn(Box::new(request)).encode().map_err(|error| refused(error.to_string()))?;
+        let down = FrameReader::new(receive, StreamKind::TurnToClient, bytes.clone());
+        Ok(Self { channel: channel.clone(), turn_id, request, images, deadline, up, down, bytes })
+    }
+
+    /// Runs until the last event, the deadline, or until nobody listens to `events` any more; in the latter two the
+    /// gateway is told to stop.
+    pub(super) async fn run(self, events: mpsc::Sender<TurnEvent>) {
+        let Self { channel, turn_id, request, images, deadline, up, mut down, bytes } = self;
+        let _watch = channel.control.watch();
+        let upload = async {
+            // Together, not one after the other: the streams' priorities order them on the wire.
+            let uploads = upload_images(&channel.connection, &turn_id, &images, &bytes);
+            tokio::try_join!(up.send(&request), uploads)
+        };
+        let finished = tokio::select! {
+            biased;
+            () = events.closed() => false,
+            () = sleep_until(deadline.into()) => {
+                let late = WireError::new(ErrorCode::DeadlineExceeded, "the turn's deadline passed");
+                // A full queue has no reader, so there is nobody to tell.
+                let _ = events.try_send(TurnEvent::Error(late));
+                false
+            }
+            () = transfer(upload, download(&mut down, &events)) => true,
+        };
+        if !finished {
+            let _ = down.stream.stop(VarInt::from_u32(close::CANCELLED));
+        }
+        // Here `up` and the images' streams are dropped, and reset where they are not complete.
+    }
+}
+
+/// Ends with the download: an answer may come, or a refusal, before all images are up. A failed upload alone ends
+/// nothing either, because what the gateway says about it is still to be read.
+async fn transfer<U>(upload: impl Future<Output = Result<U, WriteError>>, download: impl Future<Output = ()>) {
+    tokio::pin!(download);
+    tokio::select! {
+        () = &mut download => return,
+        uploaded = upload => {
+            if let Err(problem) = uploaded {
+                tracing::debug!("turn not sent to its end: {problem}");
+            }
+        }
+    }
+    download.await;
+}
+
+/// Passes events on until the last one. A broken connection ends without one.
+async fn download(down: &mut FrameReader, events: &mpsc::Sender<TurnEvent>) {
+    loop {
+        let event = match down.next().await {
+            Ok(Some(Frame::Event(event))) => event,
+            Err(problem @ (FrameError::Codec(_) | FrameError::Cut)) => {
+                TurnEvent::Error(WireError::new(ErrorCode::Internal, problem.to_string()))
+            }
+            Ok(_) => return,
+            Err(FrameError::Read(problem)) => {
+                tracing::warn!("the cloud's answer broke off: {problem}");
+                return;
+            }
+        };
+        let last = matches!(event, TurnEvent::Done(_) | TurnEvent::Error(_));
+        if events.send(event).await.is_err() || last {
+            return;
+        }
+    }
+}
+
+fn check_images(request: &TurnRequest, images: &[Bytes]) -> Result<(), CloudError> {
+    let announced = request.images.iter().map(|header| header.byte_count as usize);
+    if announced.eq(images.iter().map(Bytes::len)) {
+        Ok(())
+    } else {
+        Err(refused("the images are not of the announced number and sizes".into()))
+    }
+}
+
+/// Each on a stream of its own, the first announced first, all after the text.
+async fn upload_images(
+    connection: &Connection,
+    turn_id: &TurnId,
+    images: &[Bytes],
+    bytes: &Arc<ByteCount>,
+) -> Result<(), WriteError> {
+    let uploads = images.iter().enumerate().map(|(index, image)| async move {
+        let stream = connection.open_uni().await?;
+        // Fails only on a stream that is closed already, and then so does the write.
+        let _ = stream.set_priority(-1 - index as i32);
+        let start = Frame::Image(ImageStart { turn_id: turn_id.clone(), index: index as u8 });
+        // The id comes from a checked request and the index is below MAX_IMAGES.
+        let header = start.encode().unwrap_or_default();
+        Upload { stream, bytes: bytes.clone(), complete: false }.send_all([&header[..], &image[..]]).await
+    });
+    try_join_all(uploads).await.map(drop)
+}
+
+/// A stream that is reset unless it was sent to its end: dropping quinn's own would pass half a message off as whole.
+struct Upload {
+    stream: SendStream,
+    bytes: Arc<ByteCount>,
+    complete: bool,
+}
+
+impl Upload {
+    async fn send(self, message: &[u8]) -> Result<(), WriteError> {
+        self.send_all([message]).await
+    }
+
+    async fn send_all<const N: usize>(mut self, pieces: [&[u8]; N]) -> Result<(), WriteError> {
+        for chunk in pieces.iter().flat_map(|piece| piece.chunks(WRITE_BYTES)) {
+            self.stream.write_all(chunk).await?;
+            self.bytes.add_uplink(chunk.len() as u64);
+        }
+        self.complete = self.stream.finish().is_ok();
+        Ok(())
+    }
+}
+
+impl Drop for Upload {
+    fn drop(&mut self) {
+        if !self.complete {
+            let _ = self.stream.reset(VarInt::from_u32(close::CANCELLED));
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! Keeps one connection: dials in the background, redials with growing pauses, and tells every turn at once when the
+//! gateway was just found to be away.
+
+use super::control::Control;
+use super::dial::Dialer;
+use super::failure::Failure;
+use super::meter::Meter;
+use quinn::{Connection, Endpoint};
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+use tether_protocol::Reading;
+use tether_protocol::context::{Link, LinkState};
+use tokio::sync::{Notify, watch};
+use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio_util::task::AbortOnDropHandle;
+
+/// A failure is told without a new attempt for this long: the next turns lose no time.
+const FAILURE_MEMORY: Duration = Duration::from_secs(2);
+/// Pauses between attempts that nobody asked for.
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// How often the path's statistics are read; one short wake-up.
+const SAMPLE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// A greeted connection.
+#[derive(Debug)]
+pub(super) struct Channel {
+    pub(super) connection: Connection,
+    pub(super) max_turn_bytes: u64,
+    pub(super) control: Control,
+}
+
+#[derive(Debug, Clone)]
+enum State {
+    /// Nothing has been tried, or the first attempt is under way.
+    New,
+    Up(Arc<Channel>),
+    /// Stays so while attempts go on.
+    Down {
+        failure: Failure,
+        at: Instant,
+    },
+}
+
+struct Shared {
+    dialer: Dialer,
+    state: watch::Sender<State>,
+    /// A turn wants the connection now rather than after the pause.
+    wanted: Notify,
+    meter: Mutex<Meter>,
+}
+
+pub(super) struct Keeper {
+    shared: Arc<Shared>,
+    task: OnceLock<AbortOnDropHandle<()>>,
+}
+
+impl Keeper {
+    pub(super) fn new(dialer: Dialer) -> Self {
+        let shared = Shared {
+            dialer,
+            state: watch::Sender::new(State::New),
+            wanted: Notify::new(),
+            meter: Mutex::new(Meter::default()),
+        };
+        Self { shared: Arc::new(shared), task: OnceLock::new() }
+    }
+
+    /// Starts to connect, where there is a runtime to do so.
+    pub(super) fn start(&self) {
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            self.task.get_or_init(|| AbortOnDropHandle::new(runtime.spawn(keep(self.shared.clone()))));
+        }
+    }
+
+    /// The connection, waiting for an attempt if that may help.
+    ///
+    /// # Errors
+    /// Why the last attempt failed.
+    pub(super) async fn channel(&self) -> Result<Arc<Channel>, Failure> {
+        self.start();
+        let mut states = self.shared.state.subscribe();
+        let mut asked = false;
+        loop {
+            let state = states.borrow_and_update().clone();
+            match state {
+                State::Up(channel) if channel.connection.close_reason().is_none() => return Ok(channel),
+                State::Up(_) | State::New => {}
+                State::Down { failure, at } if asked || at.elapsed() < FAILURE_MEMORY => return Err(failure),
+                State::Down { .. } => {
+                    asked = true;
+                    self.shared.wanted.notify_one();
+                }
+            }
+            // The sender lives as long as `self`.
+            let _ = states.changed().await;
+        }
+    }
+
+    pub(super) fn link(&self) -> Reading<Link> {
+        let state = self.shared.state.borrow().clone();
+        match state {
+            State::New => Reading::unknown("no connection to the cloud yet"),
+            State::Up(channel) => {
+                let mut meter = self.shared.meter();
+                meter.sample(Instant::now(), &channel.connection.stats());
+                meter.reading(Instant::now())
+            }
+            State::Down { at, .. } => Reading::known(DOWN, at.elapsed().as_millis() as u64, "quic"),
+        }
+    }
+}
+
+const DOWN: Link = Link {
+    state: LinkState::Down,
+    rtt_ms: None,
+    uplink_bits_per_s: None,
+    downlink_bits_per_s: None,
+    loss_ratio: None,
+    metered: None,
+};
+
+impl Shared {
+    fn meter(&self) -> std::sync::MutexGuard<'_, Meter> {
+        self.meter.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Dials, holds, redials, for ever.
+async fn keep(shared: Arc<Shared>) {
+    let mut pause = FIRST_PAUSE;
+    let mut endpoint = None;
+    loop {
+        match attempt(&shared, &mut endpoint).await {
+            Ok(why) => {
+                tracing::info!("cloud connection ended: {why}");
+                pause = FIRST_PAUSE;
+                // Lost, not refused: the next attempt starts at once, and turns meanwhile wait for it.
+                shared.state.send_replace(State::New);
+                continue;
+            }
+            Err(failure) => {
+                tracing::debug!("cloud not connected: {failure}");
+                shared.state.send_replace(State::Down { failure, at: Instant::now() });
+            }
+        }
+        let _ = timeout(jittered(pause), shared.wanted.notified()).await;
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+}
+
+/// One connection from dialing to its end; tells why it ended.
+async fn attempt(shared: &Shared, endpoint: &mut Option<Endpoint>) -> Result<quinn::ConnectionError, Failure> {
+    let socket = match endpoint {
+        Some(socket) => socket,
+        None => endpoint.insert(Dialer::endpoint()?),
+    };
+    let (channel, control) = shared.dialer.dial(socket).await?;
+    let connection = channel.connection.clone();
+    shared.meter().connected(Instant::now());
+    shared.state.send_replace(State::Up(channel));
+    let _control = AbortOnDropHandle::new(tokio::spawn(control.run(connection.clone())));
+    let mut samples = interval(SAMPLE_INTERVAL);
+    samples.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            why = connection.closed() => return Ok(why),
+            _ = samples.tick() => shared.meter().sample(Instant::now(), &connection.stats()),
+        }
+    }
+}
+
+/// A fifth more or less, so that a fleet does not come back in step.
+fn jittered(pause: Duration) -> Duration {
+    let random = RandomState::new().build_hasher().finish() % 401;
+    pause.mul_f64(0.8 + random as f64 / 1_000.0)
+}
