@@ -59,6 +59,19 @@ fn source_files_stay_readable() {
     }
 }
 
+/// An `unwrap` in a program is an error without words. Clippy's lint for it also counts the helpers of integration
+/// tests, where an unwrap is the assertion.
+#[test]
+fn programs_do_not_unwrap() {
+    for (path, text) in with_extension("rs") {
+        let shown = path.strip_prefix(root()).unwrap().display().to_string();
+        let program = shown.contains("/src/") && !shown.contains("test");
+        let code = text.split("#[cfg(test)]").next().unwrap();
+        let found = code.lines().position(|line| line.contains(".unwrap()") && !line.trim_start().starts_with("//"));
+        assert!(!program || found.is_none(), "{shown}:{}: unwrap", found.unwrap_or_default() + 1);
+    }
+}
+
 #[test]
 fn every_crate_takes_lints_and_versions_from_the_workspace() {
     for (path, text) in with_extension("toml") {
