@@ -1,0 +1,121 @@
+//! `tether status` and `tether version`.
+
+use super::output::{self, BAD, BOLD, DIM, WARN};
+use super::{Global, units};
+use crate::client::ClientError;
+use serde_json::json;
+use std::io::Write;
+use std::process::ExitCode;
+use tether_protocol::Reading;
+use tether_protocol::api::{CloudStatus, LocalModelStatus, Status, Version, ViewStatus};
+use tether_protocol::context::Link;
+
+pub(crate) async fn run(global: &Global) -> anyhow::Result<ExitCode> {
+    let status: Status = global.client()?.get("/v1/status").await?;
+    if global.json {
+        output::json(&status)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let mut out = output::stdout();
+    for (name, text) in lines(&status) {
+        writeln!(out, "{BOLD}{name:<9}{BOLD:#} {text}")?;
+    }
+    for problem in &status.problems {
+        writeln!(out, "{BAD}problem{BAD:#}   {problem}")?;
+    }
+    out.flush()?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn lines(status: &Status) -> Vec<(&'static str, String)> {
+    let up = units::duration_ms(status.uptime_s * 1e3);
+    let local_only = if status.local_only { ", local only: nothing leaves this device" } else { "" };
+    let mut lines = vec![("daemon", format!("{} (pid {}, up {up})", status.version, status.pid))];
+    match (&status.model, &status.model_problem) {
+        (Some(model), _) => lines.extend(model_lines(model)),
+        (None, why) => lines.push(("model", format!("{WARN}none{WARN:#}: {}", why.as_deref().unwrap_or("not set")))),
+    }
+    lines.extend(cloud_lines(&status.cloud));
+    lines.push(("policy", format!("{} over {} actions{local_only}", status.policy, status.actions)));
+    lines.extend(status.views.iter().map(|view| ("view", view_line(view))));
+    lines.extend(status.sensors.iter().map(|sensor| ("sensor", view_line(sensor))));
+    lines.push(("sessions", status.sessions.to_string()));
+    lines.push(("turns", format!("{} recorded, {} being answered", status.turns, status.active_turns)));
+    lines
+}
+
+fn model_lines(model: &LocalModelStatus) -> [(&'static str, String); 2] {
+    let rate = |rate: Option<f64>| rate.map_or("unknown".into(), |rate| format!("{rate:.1} tokens/s"));
+    let kind =
+        format!("{} {}, {:.0}M parameters", model.architecture, model.quantization, model.parameter_count as f64 / 1e6);
+    let file = format!("{}, context {} tokens", units::bytes(model.file_bytes), model.context_tokens);
+    let load = &model.load;
+    let rates = format!("prompt {}, answer {}", rate(load.prefill_tokens_per_s), rate(load.decode_tokens_per_s));
+    [
+        ("model", format!("{} {DIM}({kind}, {file}){DIM:#}", model.name)),
+        ("", format!("{rates}, queue {}, loaded in {}", load.queue, units::duration_ms(model.load_ms))),
+    ]
+}
+
+fn cloud_lines(cloud: &CloudStatus) -> Vec<(&'static str, String)> {
+    let address = cloud.address.as_deref().unwrap_or("not configured: every turn is answered here");
+    let mut lines = vec![("cloud", format!("{} {address}", cloud.kind).replacen("none ", "", 1))];
+    if let Some(problem) = &cloud.problem {
+        lines.push(("", format!("{WARN}{problem}{WARN:#}")));
+    }
+    if cloud.address.is_some() {
+        lines.push(("link", link_line(&cloud.link)));
+    }
+    lines
+}
+
+pub(crate) fn link_line(link: &Reading<Link>) -> String {
+    let (value, age_ms) = match link {
+        Reading::Known { value, age_ms, .. } => (value, age_ms),
+        Reading::Unknown { unknown } => return format!("unknown: {unknown}"),
+    };
+    let rate = |name: &str, rate: Option<f64>| rate.map(|rate| format!("{name} {:.2} Mbit/s", rate / 1e6));
+    let state = format!("{:?}", value.state).to_lowercase();
+    let parts = [
+        Some(state),
+        value.rtt_ms.map(|rtt| format!("round trip {rtt:.1} ms")),
+        rate("up", value.uplink_bits_per_s),
+        rate("down", value.downlink_bits_per_s),
+        value.loss_ratio.map(|loss| format!("loss {:.1} %", loss * 100.0)),
+        Some(format!("{} ago", units::duration_ms(*age_ms as f64))),
+    ];
+    parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
+}
+
+fn view_line(view: &ViewStatus) -> String {
+    let held = match &view.bytes {
+        Reading::Known { value, age_ms, .. } => {
+            format!("{}, {} old", units::bytes(*value), units::duration_ms(*age_ms as f64))
+        }
+        Reading::Unknown { unknown } => format!("{DIM}{unknown}{DIM:#}"),
+    };
+    let kept = if view.local_only { ", local only" } else { "" };
+    format!("{:<10} {:<8} {held}{kept}", view.name, view.kind)
+}
+
+/// The client's version needs no daemon.
+pub(crate) async fn version(global: &Global) -> anyhow::Result<ExitCode> {
+    let client = env!("CARGO_PKG_VERSION");
+    let daemon: Option<Version> = match global.client()?.get("/version").await {
+        Ok(version) => Some(version),
+        Err(ClientError::NotRunning { .. }) => None,
+        Err(error) => return Err(error.into()),
+    };
+    if global.json {
+        output::json(&json!({"client": client, "daemon": daemon}))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let mut out = output::stdout();
+    writeln!(out, "tether {client}")?;
+    match daemon {
+        Some(daemon) => writeln!(out, "daemon {} ({})", daemon.version, daemon.protocol)?,
+        None => writeln!(out, "daemon not running")?,
+    }
+    out.flush()?;
+    Ok(ExitCode::SUCCESS)
+}
