@@ -2,6 +2,7 @@
 
 use crate::cloud::openai::OpenAiConfig;
 use crate::cloud::quic::QuicConfig;
+use crate::image_codec::EncodeOptions;
 use crate::views::ViewsConfig;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -16,6 +17,7 @@ pub struct ConfigFile {
     pub model: ModelFile,
     pub cloud: CloudConfig,
     pub views: ViewsConfig,
+    pub images: EncodeOptions,
     pub policy: PolicyFile,
     pub sessions: SessionsFile,
     pub ledger: LedgerFile,
@@ -102,12 +104,21 @@ impl CloudConfig {
 }
 
 /// `[policy]`
-#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct PolicyFile {
     pub name: PolicyName,
-    /// For a turn that brings no `deadline_ms`; absent: no deadline.
+    /// For a turn that brings no `deadline_ms`; absent: ten minutes.
     pub deadline_ms: Option<u64>,
+    /// How long the cloud may take to its first token before the local model answers instead, where both may. A cold
+    /// start of a large model takes longer; raise it there.
+    pub cloud_patience_ms: u64,
+}
+
+impl Default for PolicyFile {
+    fn default() -> Self {
+        Self { name: PolicyName::Rule, deadline_ms: None, cloud_patience_ms: 15_000 }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]

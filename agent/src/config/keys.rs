@@ -3,15 +3,17 @@
 use super::file::{ConfigFile, LedgerFile, LogFile, MetricsFile, ModelFile, PolicyFile, SessionsFile, SocketFile};
 use crate::cloud::openai::OpenAiConfig;
 use crate::cloud::quic::QuicConfig;
+use crate::image_codec::EncodeOptions;
 use serde::de::{DeserializeOwned, Deserializer, Visitor, value::Error};
 
 /// All keys as dotted paths, `model.context_tokens`, sorted.
 pub fn known_keys() -> Vec<String> {
-    let sections: [(&str, &[&str]); 9] = [
+    let sections: [(&str, &[&str]); 10] = [
         ("socket", fields::<SocketFile>()),
         ("model", fields::<ModelFile>()),
         ("cloud", fields::<QuicConfig>()),
         ("cloud", fields::<OpenAiConfig>()),
+        ("images", fields::<EncodeOptions>()),
         ("policy", fields::<PolicyFile>()),
         ("sessions", fields::<SessionsFile>()),
         ("ledger", fields::<LedgerFile>()),

@@ -2,6 +2,7 @@
 
 use super::file::{CloudConfig, ConfigFile, DropWhenFull, LogFormat, PolicyName};
 use super::load::ConfigError;
+use crate::image_codec::EncodeOptions;
 use crate::views::ViewsConfig;
 use std::path::{Path, PathBuf};
 use tether_models::{LoadOptions, OnContextFull};
@@ -19,10 +20,13 @@ pub struct Settings {
     pub model: Option<ModelSettings>,
     pub cloud: CloudConfig,
     pub views: ViewsConfig,
+    /// How pictures are written before they travel.
+    pub images: EncodeOptions,
     /// The actions that the views give.
     pub space: ActionSpace,
     pub policy: PolicyName,
     pub default_deadline_ms: Option<u64>,
+    pub cloud_patience_ms: u64,
     pub default_max_tokens: u32,
     pub sessions: SessionSettings,
     pub ledger: LedgerSettings,
@@ -91,7 +95,8 @@ impl Settings {
     /// [`ConfigError::Invalid`] names the key and its legal values.
     pub(super) fn resolve(written: ConfigFile, file: Option<PathBuf>, places: &Places) -> Result<Self, ConfigError> {
         let base = file.as_deref().and_then(Path::parent).unwrap_or(Path::new("")).to_owned();
-        let ConfigFile { local_only, socket, model, cloud, views, policy, sessions, ledger, log, metrics } = written;
+        let ConfigFile { local_only, socket, model, cloud, views, images, policy, sessions, ledger, log, metrics } =
+            written;
         let space = views.check().map_err(|error| invalid("views", error.to_string()))?;
         in_range("model.max_tokens", u64::from(model.max_tokens), 1, u64::from(MAX_ANSWER_TOKENS))?;
         if let Some(deadline_ms) = policy.deadline_ms {
@@ -108,9 +113,11 @@ impl Settings {
             model: resolve_model(model, &base)?,
             cloud,
             views,
+            images,
             space,
             policy: policy.name,
             default_deadline_ms: policy.deadline_ms,
+            cloud_patience_ms: in_range("policy.cloud_patience_ms", policy.cloud_patience_ms, 1, MAX_DEADLINE_MS)?,
             sessions: SessionSettings {
                 max_messages: in_range("sessions.max_messages", sessions.max_messages as u64, 2, 100_000)? as usize,
                 max_bytes: in_range("sessions.max_bytes", sessions.max_bytes as u64, 1_024, 64 << 20)? as usize,

@@ -1,0 +1,200 @@
+//! The daemon as a value: what it is built from, what it holds, and how it stops.
+
+mod live;
+mod serve;
+
+pub use live::Live;
+pub use serve::ServeError;
+
+use crate::config::{CloudConfig, Settings};
+use crate::execute::{LoadError, LocalModel};
+use crate::metrics::Metrics;
+use crate::sessions::SessionLocks;
+use crate::socket::Socket;
+use crate::store::{OpenError, Opened, Store, StoreError};
+use crate::views::{Views, ViewsConfigError};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+/// Turns under way, waiting ones included. Each holds a dialogue of at most a few MB.
+const MAX_ACTIVE_TURNS: usize = 512;
+
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("{0}\n  fetch it: `tether models pull NAME`; or name another file: model.path; or use a cloud: [cloud]")]
+    Model(#[from] LoadError),
+    #[error("[[views]]: {0}")]
+    Views(#[from] ViewsConfigError),
+    #[error("[cloud]: {0}")]
+    Cloud(#[from] crate::cloud::CloudError),
+    #[error(transparent)]
+    Ledger(#[from] OpenError),
+    #[error(transparent)]
+    Serve(#[from] ServeError),
+    #[error("the daemon could not start: {0}")]
+    Fault(String),
+}
+
+/// Everything that turns share.
+pub struct Daemon {
+    live: RwLock<Arc<Live>>,
+    /// The model, or why there is none.
+    local: Result<LocalModel, String>,
+    views: Mutex<Views>,
+    store: Store,
+    sessions: SessionLocks,
+    metrics: Metrics,
+    places: Arc<Semaphore>,
+    problems: Mutex<BTreeMap<&'static str, String>>,
+    started: Instant,
+    started_unix_ms: i64,
+}
+
+/// What a reload did.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Reloaded {
+    pub applied: Vec<&'static str>,
+    /// Changed in the file, but only a restart takes it up.
+    pub needs_restart: Vec<&'static str>,
+}
+
+/// Starts a daemon and serves until `shutdown`; then lets running answers end for a while.
+///
+/// # Errors
+/// [`StartError`], each naming what to change.
+pub async fn run(socket: Socket, settings: Settings, shutdown: CancellationToken) -> Result<(), StartError> {
+    let daemon = Daemon::start(settings).await?;
+    Ok(daemon.serve(&socket, shutdown).await?)
+}
+
+impl Daemon {
+    /// Loads the model and opens the database. After this every request can be answered.
+    ///
+    /// # Errors
+    /// A model that is missing is an error only if no cloud could answer instead.
+    pub async fn start(settings: Settings) -> Result<Arc<Self>, StartError> {
+        let started = Instant::now();
+        let views = Views::new(settings.views.clone(), settings.images)?;
+        let (ledger, model) = (settings.ledger.path.clone(), settings.model.clone());
+        // Both block for as long as a disk takes; side by side, so that start to ready is the longer of the two.
+        let ledger = tokio::task::spawn_blocking(move || Store::open(&ledger));
+        let local = tokio::task::spawn_blocking(move || model.map(|model| LocalModel::load(&model)));
+        let fault = |error: tokio::task::JoinError| StartError::Fault(error.to_string());
+        let Opened { store, notices } = ledger.await.map_err(fault)??;
+        for notice in &notices {
+            tracing::warn!("{notice}");
+        }
+        let has_cloud = !matches!(settings.cloud, CloudConfig::None);
+        let local = match local.await.map_err(fault)? {
+            None => Err("no local model is configured (model.name = \"none\")".to_owned()),
+            Some(Ok(model)) => Ok(model),
+            Some(Err(error)) if has_cloud => {
+                tracing::error!(%error, "no local model; only the cloud can answer");
+                Err(error.to_string())
+            }
+            Some(Err(error)) => return Err(error.into()),
+        };
+        let live = Live::new(settings)?;
+        Ok(Arc::new(Self {
+            live: RwLock::new(Arc::new(live)),
+            local,
+            views: Mutex::new(views),
+            store,
+            sessions: SessionLocks::default(),
+            metrics: Metrics::new(),
+            places: Arc::new(Semaphore::new(MAX_ACTIVE_TURNS)),
+            problems: Mutex::new(notices.into_iter().map(|notice| ("start", notice)).collect()),
+            started,
+            started_unix_ms: unix_ms(),
+        }))
+    }
+
+    /// Takes up new settings for turns that start from now on.
+    ///
+    /// # Errors
+    /// The new settings cannot work; the old ones stay.
+    pub fn reload(&self, settings: Settings) -> Result<Reloaded, StartError> {
+        let old = self.live();
+        let reloaded = old.compare(&settings);
+        let new = Live::reload(&old, settings)?;
+        *self.live.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(new);
+        Ok(reloaded)
+    }
+
+    /// The settings of this moment; a turn keeps the ones that it began with.
+    pub fn live(&self) -> Arc<Live> {
+        self.live.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub fn local(&self) -> Result<&LocalModel, &String> {
+        self.local.as_ref()
+    }
+
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    pub(crate) fn views(&self) -> MutexGuard<'_, Views> {
+        self.views.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn sessions(&self) -> &SessionLocks {
+        &self.sessions
+    }
+
+    pub(crate) fn places(&self) -> &Arc<Semaphore> {
+        &self.places
+    }
+
+    pub(crate) fn active_turns(&self) -> usize {
+        MAX_ACTIVE_TURNS - self.places.available_permits()
+    }
+
+    pub(crate) fn started(&self) -> (Instant, i64) {
+        (self.started, self.started_unix_ms)
+    }
+
+    /// Names for `model` in a request.
+    pub(crate) fn model_names(&self, live: &Live) -> Vec<String> {
+        let local = self.local.as_ref().ok().map(|model| model.name().to_owned());
+        let cloud = live.cloud().ok().map(|_| "cloud".to_owned());
+        ["auto".to_owned()].into_iter().chain(local).chain(cloud).collect()
+    }
+
+    /// Notes what does not work, for `/v1/status`, and says it loudly in the log.
+    pub(crate) fn report(&self, what: &'static str, problem: &str) {
+        tracing::error!(what, problem, "the daemon goes on without");
+        self.metrics.failed(what);
+        let mut problems = self.problems.lock().unwrap_or_else(PoisonError::into_inner);
+        problems.insert(what, problem.to_owned());
+    }
+
+    pub(crate) fn clear_problem(&self, what: &'static str) {
+        self.problems.lock().unwrap_or_else(PoisonError::into_inner).remove(what);
+    }
+
+    pub(crate) fn problems(&self) -> Vec<String> {
+        self.problems.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+
+    /// A ledger that cannot be written does not stop answers; that it cannot is told.
+    pub(crate) fn ledger_result(&self, result: Result<(), StoreError>) {
+        match result {
+            Ok(()) => self.clear_problem("ledger"),
+            Err(error) => self.report("ledger", &error.to_string()),
+        }
+    }
+}
+
+/// Milliseconds since the Unix epoch.
+pub(crate) fn unix_ms() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,120 @@
+//! What a reload can change.
+
+use super::{Reloaded, StartError};
+use crate::cloud::{Cloud, openai::OpenAiCloud, quic::QuicCloud};
+use crate::config::{CloudConfig, PolicyName, Settings};
+use crate::prompt;
+use std::sync::Arc;
+use tether_models::OnContextFull;
+use tether_policies::Policy;
+use tether_policies::fixed::{AlwaysCloud, AlwaysLocal};
+use tether_policies::rule::Rule;
+
+/// Settings, and what is made from them and can be made again while turns run.
+pub struct Live {
+    pub settings: Settings,
+    pub policy: Box<dyn Policy>,
+    cloud: Option<Arc<Cloud>>,
+}
+
+impl Live {
+    pub(super) fn new(settings: Settings) -> Result<Self, StartError> {
+        let cloud = cloud(&settings.cloud)?.map(Arc::new);
+        Ok(Self { policy: policy(settings.policy), cloud, settings })
+    }
+
+    /// Keeps the cloud's connection if its settings did not change.
+    pub(super) fn reload(old: &Live, mut settings: Settings) -> Result<Self, StartError> {
+        let cloud = match &old.cloud {
+            Some(cloud) if settings.cloud == old.settings.cloud => Some(cloud.clone()),
+            _ => cloud(&settings.cloud)?.map(Arc::new),
+        };
+        // These were built into the daemon at its start.
+        settings.socket = old.settings.socket.clone();
+        settings.ledger = old.settings.ledger.clone();
+        settings.views = old.settings.views.clone();
+        settings.space = old.settings.space.clone();
+        settings.images = old.settings.images;
+        Ok(Self { policy: policy(settings.policy), cloud, settings })
+    }
+
+    pub(super) fn compare(&self, new: &Settings) -> Reloaded {
+        let old = &self.settings;
+        let mut reloaded = Reloaded::default();
+        let applied = [
+            ("policy", old.policy != new.policy || old.default_deadline_ms != new.default_deadline_ms),
+            ("policy.cloud_patience_ms", old.cloud_patience_ms != new.cloud_patience_ms),
+            ("cloud", old.cloud != new.cloud),
+            ("local_only", old.local_only != new.local_only),
+            ("sessions", old.sessions != new.sessions),
+            ("model.max_tokens", old.default_max_tokens != new.default_max_tokens),
+            ("model.system_prompt", old.system_prompt() != new.system_prompt()),
+            ("model.on_context_full", old.on_context_full() != new.on_context_full()),
+            ("log", old.log != new.log),
+            ("metrics", old.metrics_enabled != new.metrics_enabled),
+        ];
+        let source = |settings: &Settings| settings.model.as_ref().map(|model| model.source.clone());
+        let built = |settings: &Settings| {
+            let model = settings.model.as_ref();
+            model.map(|model| (model.load.context_tokens, model.load.threads, model.queue_limit))
+        };
+        let needs_restart = [
+            ("socket", old.socket != new.socket),
+            ("model", source(old) != source(new) || built(old) != built(new)),
+            ("views", old.views != new.views || old.images != new.images),
+            ("ledger", old.ledger != new.ledger),
+        ];
+        let changed = |list: &[(&'static str, bool)]| -> Vec<&'static str> {
+            list.iter().filter(|(_, changed)| *changed).map(|(name, _)| *name).collect()
+        };
+        reloaded.applied = changed(&applied);
+        reloaded.needs_restart = changed(&needs_restart);
+        reloaded
+    }
+
+    /// The cloud, or why there is none, in words for the client.
+    pub fn cloud(&self) -> Result<&Arc<Cloud>, &'static str> {
+        if self.settings.local_only {
+            return Err("the daemon is local_only: nothing leaves this device");
+        }
+        self.cloud.as_ref().ok_or("no cloud is configured ([cloud] in the settings)")
+    }
+
+    /// USD for a prompt token and an answer's token, where they are configured here.
+    pub(crate) fn prices(&self) -> Option<(f64, f64)> {
+        match &self.settings.cloud {
+            CloudConfig::OpenAi(config) => {
+                Some((config.usd_per_million_prompt_tokens / 1e6, config.usd_per_million_completion_tokens / 1e6))
+            }
+            CloudConfig::None | CloudConfig::Quic(_) => None,
+        }
+    }
+}
+
+impl Settings {
+    /// Put before a dialogue that brings no system message; empty: none.
+    pub(crate) fn system_prompt(&self) -> &str {
+        let own = self.model.as_ref().and_then(|model| model.system_prompt.as_deref());
+        own.unwrap_or(prompt::DEFAULT_SYSTEM_PROMPT)
+    }
+
+    pub(crate) fn on_context_full(&self) -> OnContextFull {
+        self.model.as_ref().map_or(OnContextFull::Error, |model| model.on_context_full)
+    }
+}
+
+fn policy(name: PolicyName) -> Box<dyn Policy> {
+    match name {
+        PolicyName::Rule => Box::new(Rule),
+        PolicyName::AlwaysLocal => Box::new(AlwaysLocal),
+        PolicyName::AlwaysCloud => Box::new(AlwaysCloud),
+    }
+}
+
+fn cloud(config: &CloudConfig) -> Result<Option<Cloud>, StartError> {
+    Ok(match config {
+        CloudConfig::None => None,
+        CloudConfig::Quic(config) => Some(Cloud::Quic(QuicCloud::new(config.clone())?)),
+        CloudConfig::OpenAi(config) => Some(Cloud::OpenAi(OpenAiCloud::new(config.clone())?)),
+    })
+}

@@ -1,0 +1,63 @@
+//! One answer under way, local or from the cloud, seen the same. Dropping it stops whoever is answering.
+
+mod local;
+mod remote;
+
+pub(crate) use local::api_error;
+pub use local::{LoadError, LocalModel, LocalPrompt};
+pub(crate) use remote::CloudInputs;
+pub use remote::CloudRun;
+
+use tether_protocol::api::ApiError;
+use tether_protocol::record::{FinishReason, Usage};
+
+/// What an answer under way says: any number of `Text`, then `Done` or `Failed` once.
+#[derive(Debug)]
+pub enum Step {
+    /// Whole characters, never empty.
+    Text(String),
+    Done(Finished),
+    Failed(ApiError),
+}
+
+/// The end of an answer, as its maker counted it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Finished {
+    pub finish_reason: FinishReason,
+    pub usage: Usage,
+    pub cost_usd: Option<f64>,
+    pub dropped_messages: u32,
+    pub queue_ms: Option<f64>,
+}
+
+/// An answer under way.
+pub enum Running {
+    Local(local::LocalRun),
+    Cloud(remote::CloudRun),
+}
+
+impl Running {
+    /// The next step. Safe to drop while it waits.
+    pub async fn next(&mut self) -> Step {
+        match self {
+            Running::Local(run) => run.next().await,
+            Running::Cloud(run) => run.next().await,
+        }
+    }
+
+    /// The model that answers, as far as it is known by now.
+    pub fn model(&self) -> &str {
+        match self {
+            Running::Local(run) => run.model(),
+            Running::Cloud(run) => run.model(),
+        }
+    }
+
+    /// Bytes that crossed so far: up, down.
+    pub fn bytes(&self) -> (u64, u64) {
+        match self {
+            Running::Local(_) => (0, 0),
+            Running::Cloud(run) => run.bytes(),
+        }
+    }
+}

@@ -1,0 +1,165 @@
+//! What a policy sees of a turn, and what each action would cost. Pure.
+
+use tether_policies::{Candidate, Observation, PastTurn};
+use tether_protocol::{Action, ActionSpace, Context, Cost, Route, TurnRecord};
+
+/// Tokens that an answer is taken to have when its cost is predicted, if it may have more. A guess: a few sentences.
+const EXPECTED_ANSWER_TOKENS: u32 = 128;
+/// Frames, headers and the usage that go with the text of a cloud turn. Measured on loopback: 300 to 700 bytes.
+const CLOUD_OVERHEAD_BYTES: u64 = 512;
+/// Bytes of a token of English, for text that no local tokenizer has seen.
+const BYTES_PER_TOKEN: u64 = 4;
+
+/// What is known before the decision, gathered by the earlier stages.
+#[derive(Debug, Clone)]
+pub struct Known<'a> {
+    pub space: &'a ActionSpace,
+    pub context: Context,
+    /// Settled turns of this dialogue, oldest first.
+    pub past: &'a [TurnRecord],
+    pub task: Option<String>,
+    /// The newest user message.
+    pub text: &'a str,
+    /// Counted by the local model's tokenizer, if there is one.
+    pub prompt_tokens: Option<u32>,
+    /// Text that would travel with a cloud turn.
+    pub travelling_text_bytes: u64,
+    pub local_context_tokens: Option<u32>,
+    pub max_tokens: u32,
+    pub deadline_ms: Option<u64>,
+    /// USD for a prompt token and for an answer's token, where the cloud's prices are configured.
+    pub prices: Option<(f64, f64)>,
+}
+
+pub fn observe(known: &Known<'_>) -> Observation {
+    let past = known.past.iter().map(|turn| PastTurn {
+        route: turn.route,
+        views: turn.view_set(known.space),
+        task: turn.task.clone(),
+    });
+    Observation {
+        space: known.space.clone(),
+        history: past.collect(),
+        task: known.task.clone(),
+        text: known.text.to_lowercase(),
+        prompt_tokens: known.prompt_tokens.unwrap_or_else(|| estimated_tokens(known.travelling_text_bytes)),
+        local_context_tokens: known.local_context_tokens,
+        max_tokens: known.max_tokens,
+        context: known.context.clone(),
+        remaining: Cost::default(),
+        turns_left: None,
+        deadline_ms: known.deadline_ms,
+    }
+}
+
+/// Each permitted action with its predicted cost.
+pub fn candidates(known: &Known<'_>, observation: &Observation, permitted: &[Action]) -> Vec<Candidate> {
+    let predict = |&action: &Action| match action.route() {
+        Route::Local => Candidate { action, predicted: local_cost(observation) },
+        Route::Cloud => Candidate { action, predicted: cloud_cost(known, observation, action) },
+    };
+    permitted.iter().map(predict).collect()
+}
+
+/// Unknown until the model's rates have been measured. Waiting is not in it beyond one expected answer for each
+/// job in the queue, because nobody knows how long the others' answers get.
+fn local_cost(observation: &Observation) -> Cost {
+    let answer_tokens = f64::from(observation.max_tokens.min(EXPECTED_ANSWER_TOKENS));
+    let latency_ms = observation.context.load.value().and_then(|load| {
+        let decode_s = answer_tokens / load.decode_tokens_per_s?;
+        let prefill_s = f64::from(observation.prompt_tokens) / load.prefill_tokens_per_s?;
+        Some((prefill_s + decode_s * (1.0 + f64::from(load.queue))) * 1e3)
+    });
+    Cost { latency_ms, cost_usd: Some(0.0), energy_j: None, uplink_bytes: Some(0), downlink_bytes: Some(0) }
+}
+
+/// Bytes are predicted from the encoded sizes; the far model's speed is not known, so latency is not either.
+fn cloud_cost(known: &Known<'_>, observation: &Observation, action: Action) -> Cost {
+    let answer_tokens = observation.max_tokens.min(EXPECTED_ANSWER_TOKENS);
+    let views = observation.space.sent(action);
+    let view_bytes = views.iter().map(|view| observation.context.views.get(view)?.encoded_bytes.value().copied());
+    let uplink_bytes = view_bytes
+        .sum::<Option<u64>>()
+        .map(|bytes| bytes.saturating_add(known.travelling_text_bytes).saturating_add(CLOUD_OVERHEAD_BYTES));
+    let usd = |(prompt, answer): (f64, f64)| {
+        prompt * f64::from(observation.prompt_tokens) + answer * f64::from(answer_tokens)
+    };
+    Cost {
+        latency_ms: None,
+        cost_usd: known.prices.map(usd),
+        energy_j: None,
+        uplink_bytes,
+        downlink_bytes: Some(u64::from(answer_tokens) * BYTES_PER_TOKEN + CLOUD_OVERHEAD_BYTES),
+    }
+}
+
+fn estimated_tokens(bytes: u64) -> u32 {
+    u32::try_from(bytes / BYTES_PER_TOKEN).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tether_protocol::context::{Load, ViewContext};
+    use tether_protocol::{Reading, ViewName, ViewSet};
+
+    fn known(space: &ActionSpace) -> Known<'_> {
+        let views = space.views().iter().map(|name| ViewContext {
+            name: name.clone(),
+            encoded_bytes: Reading::known(10_000, 5, "encoded"),
+            attached: false,
+            local_only: false,
+            association: None,
+        });
+        let load = Load { queue: 1, prefill_tokens_per_s: Some(1_000.0), decode_tokens_per_s: Some(50.0) };
+        Known {
+            space,
+            context: Context { load: Reading::known(load, 0, "worker"), views: views.collect(), ..Context::default() },
+            past: &[],
+            task: None,
+            text: "What do you SEE?",
+            prompt_tokens: Some(500),
+            travelling_text_bytes: 2_000,
+            local_context_tokens: Some(2_048),
+            max_tokens: 100,
+            deadline_ms: None,
+            prices: Some((1e-6, 2e-6)),
+        }
+    }
+
+    fn space() -> ActionSpace {
+        ActionSpace::new(["front", "side"].map(|name| ViewName::new(name).unwrap()).to_vec()).unwrap()
+    }
+
+    #[test]
+    fn costs_follow_the_measured_rates_and_the_encoded_sizes() {
+        let space = space();
+        let known = known(&space);
+        let observation = observe(&known);
+        assert_eq!(observation.text, "what do you see?");
+        let both = space.cloud(ViewSet(3));
+        let candidates = candidates(&known, &observation, &[Action::LOCAL, both]);
+        // 500 prompt tokens at 1000/s, then two answers of 100 tokens at 50/s: 0.5 s + 4 s.
+        assert_eq!(candidates[0].predicted.latency_ms, Some(4_500.0));
+        assert_eq!(candidates[0].predicted.uplink_bytes, Some(0));
+        assert_eq!(candidates[0].predicted.energy_j, None);
+        assert_eq!(candidates[1].predicted.uplink_bytes, Some(22_000 + CLOUD_OVERHEAD_BYTES));
+        assert!((candidates[1].predicted.cost_usd.unwrap() - 7e-4).abs() < 1e-12);
+        assert_eq!(candidates[1].predicted.latency_ms, None);
+    }
+
+    #[test]
+    fn what_is_not_measured_is_unknown() {
+        let space = space();
+        let mut known = known(&space);
+        known.context.load = Reading::unknown("no local model");
+        known.context.views[1].encoded_bytes = Reading::unknown("no frame");
+        known.prompt_tokens = None;
+        let observation = observe(&known);
+        assert_eq!(observation.prompt_tokens, 500);
+        let actions = [Action::LOCAL, space.cloud(ViewSet(2))];
+        let candidates = candidates(&known, &observation, &actions);
+        assert_eq!(candidates[0].predicted.latency_ms, None);
+        assert_eq!(candidates[1].predicted.uplink_bytes, None);
+    }
+}

@@ -1,0 +1,191 @@
+//! What `/metrics` tells, in OpenMetrics: base units, labels of few values.
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
+use tether_protocol::api::ApiError;
+use tether_protocol::record::Outcome;
+use tether_protocol::{Route, TurnRecord};
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Decided {
+    route: &'static str,
+    reason: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Ended {
+    route: &'static str,
+    outcome: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfRoute {
+    route: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfCode {
+    code: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct FellBack {
+    from: &'static str,
+    code: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Crossed {
+    direction: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Counted {
+    route: &'static str,
+    kind: &'static str,
+}
+
+/// All metrics of one daemon.
+pub struct Metrics {
+    registry: Registry,
+    decisions: Family<Decided, Counter>,
+    turns: Family<Ended, Counter>,
+    refusals: Family<OfCode, Counter>,
+    fallbacks: Family<FellBack, Counter>,
+    faults: Family<OfCode, Counter>,
+    tokens: Family<Counted, Counter>,
+    bytes: Family<Crossed, Counter>,
+    decision_seconds: Histogram,
+    first_token_seconds: Family<OfRoute, Histogram>,
+    turn_seconds: Family<OfRoute, Histogram>,
+    queue_seconds: Histogram,
+    inter_token_seconds: Histogram,
+    queue: Gauge,
+    active: Gauge,
+    sessions: Gauge,
+}
+
+/// From a millisecond to the longest deadline.
+const SECONDS: [f64; 14] = [0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0, 600.0];
+/// From a microsecond to a tenth of a second.
+const SHORT_SECONDS: [f64; 11] = [1e-6, 5e-6, 1e-5, 2.5e-5, 5e-5, 1e-4, 5e-4, 1e-3, 5e-3, 1e-2, 1e-1];
+
+fn seconds() -> Histogram {
+    Histogram::new(SECONDS)
+}
+
+impl Metrics {
+    pub(crate) fn new() -> Self {
+        let mut metrics = Self {
+            registry: Registry::with_prefix("tether"),
+            decisions: Family::default(),
+            turns: Family::default(),
+            refusals: Family::default(),
+            fallbacks: Family::default(),
+            faults: Family::default(),
+            tokens: Family::default(),
+            bytes: Family::default(),
+            decision_seconds: Histogram::new(SHORT_SECONDS),
+            first_token_seconds: Family::new_with_constructor(seconds),
+            turn_seconds: Family::new_with_constructor(seconds),
+            queue_seconds: seconds(),
+            inter_token_seconds: seconds(),
+            queue: Gauge::default(),
+            active: Gauge::default(),
+            sessions: Gauge::default(),
+        };
+        metrics.register();
+        metrics
+    }
+
+    fn register(&mut self) {
+        let registry = &mut self.registry;
+        registry.register("decisions", "Turns by chosen route and reason", self.decisions.clone());
+        registry.register("turns", "Turns that ended, by the route that answered", self.turns.clone());
+        registry.register("refusals", "Requests answered with an error, by code", self.refusals.clone());
+        registry.register("fallbacks", "Turns whose chosen route failed early", self.fallbacks.clone());
+        registry.register("faults", "What failed without ending a turn", self.faults.clone());
+        registry.register("tokens", "Tokens of prompts and answers", self.tokens.clone());
+        registry.register("cloud_bytes", "Bytes of cloud turns", self.bytes.clone());
+        registry.register("decision_seconds", "Features and decision", self.decision_seconds.clone());
+        registry.register("first_token_seconds", "From arrival to the first token", self.first_token_seconds.clone());
+        registry.register("turn_seconds", "From arrival to the end", self.turn_seconds.clone());
+        registry.register("queue_seconds", "Waiting for the model that answered", self.queue_seconds.clone());
+        registry.register("inter_token_seconds", "Between two pieces of text", self.inter_token_seconds.clone());
+        registry.register("queue_depth", "Jobs of the local model, the running one included", self.queue.clone());
+        registry.register("active_turns", "Turns under way", self.active.clone());
+        registry.register("sessions", "Dialogues that are remembered", self.sessions.clone());
+    }
+
+    pub(crate) fn settled(&self, record: &TurnRecord) {
+        let route = record.route.as_str();
+        let chosen = if record.fallback.is_some() { other(record.route) } else { record.route };
+        let reason = record.reason.code.clone();
+        self.decisions.get_or_create(&Decided { route: chosen.as_str(), reason }).inc();
+        let outcome = match &record.outcome {
+            Outcome::Answered { .. } => "answered",
+            Outcome::Cancelled => "cancelled",
+            Outcome::Failed { .. } => "failed",
+            Outcome::Unfinished => "unfinished",
+        };
+        self.turns.get_or_create(&Ended { route, outcome }).inc();
+        let count = |kind, tokens: u32| self.tokens.get_or_create(&Counted { route, kind }).inc_by(tokens.into());
+        count("prompt", record.usage.prompt_tokens);
+        count("completion", record.usage.completion_tokens);
+        for (direction, bytes) in
+            [("uplink", record.measured.uplink_bytes), ("downlink", record.measured.downlink_bytes)]
+        {
+            self.bytes.get_or_create(&Crossed { direction }).inc_by(bytes.unwrap_or(0));
+        }
+        let timings = &record.timings;
+        self.decision_seconds.observe(timings.decision_us as f64 / 1e6);
+        if let Some(ms) = timings.first_token_ms {
+            self.first_token_seconds.get_or_create(&OfRoute { route }).observe(ms / 1e3);
+        }
+        if let Some(ms) = timings.total_ms {
+            self.turn_seconds.get_or_create(&OfRoute { route }).observe(ms / 1e3);
+        }
+        if let Some(ms) = timings.queue_ms {
+            self.queue_seconds.observe(ms / 1e3);
+        }
+    }
+
+    /// The time between two pieces of one answer.
+    pub(crate) fn between_tokens(&self, seconds: f64) {
+        self.inter_token_seconds.observe(seconds);
+    }
+
+    pub(crate) fn refused(&self, error: &ApiError) {
+        self.refusals.get_or_create(&OfCode { code: error.code().to_owned() }).inc();
+    }
+
+    pub(crate) fn fell_back(&self, from: Route, code: &str) {
+        self.fallbacks.get_or_create(&FellBack { from: from.as_str(), code: code.to_owned() }).inc();
+    }
+
+    pub(crate) fn failed(&self, what: &'static str) {
+        self.faults.get_or_create(&OfCode { code: what.to_owned() }).inc();
+    }
+
+    /// The exposition; the gauges are given, because only the moment of asking knows them.
+    pub(crate) fn text(&self, queue: u32, active_turns: usize, sessions: u64) -> String {
+        self.queue.set(queue.into());
+        self.active.set(i64::try_from(active_turns).unwrap_or(i64::MAX));
+        self.sessions.set(i64::try_from(sessions).unwrap_or(i64::MAX));
+        let mut text = String::new();
+        encode(&mut text, &self.registry).expect("writing into a string does not fail");
+        text
+    }
+}
+
+fn other(route: Route) -> Route {
+    match route {
+        Route::Local => Route::Cloud,
+        Route::Cloud => Route::Local,
+    }
+}

@@ -1,0 +1,147 @@
+//! Opening the database: one daemon at a time, versioned, and a damaged file is set aside, never a crash loop.
+
+use super::Store;
+use crate::lock::{FileLock, LockError};
+use rusqlite::{Connection, ErrorCode};
+use std::fs;
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// Stands in `PRAGMA user_version`. Version n becomes n + 1 by running `MIGRATIONS[n]`.
+const MIGRATIONS: [&str; 1] = [SCHEMA_1];
+
+const SCHEMA_1: &str = "
+CREATE TABLE sessions (
+    id         TEXT PRIMARY KEY,
+    created_ms INTEGER NOT NULL,
+    updated_ms INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX sessions_by_age ON sessions (updated_ms);
+CREATE TABLE messages (
+    session    TEXT NOT NULL REFERENCES sessions (id) ON DELETE CASCADE,
+    number     INTEGER NOT NULL,
+    role       TEXT NOT NULL,
+    text       TEXT NOT NULL,
+    local_only INTEGER NOT NULL,
+    PRIMARY KEY (session, number)
+) WITHOUT ROWID;
+-- `record` is the turn's record as JSON; a rating comes later and stands beside it. `open` is 1 from the begin of a
+-- turn to its settlement.
+CREATE TABLE turns (
+    id      TEXT PRIMARY KEY,
+    session TEXT,
+    open    INTEGER NOT NULL,
+    rating  REAL,
+    record  TEXT NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX turns_by_session ON turns (session, id) WHERE session IS NOT NULL;
+CREATE INDEX turns_open ON turns (id) WHERE open = 1;
+";
+
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    #[error(
+        "the database {path} was written by a newer tether (schema {found}, this one knows {}); \
+         install that version, or set ledger.path to another file",
+        MIGRATIONS.len()
+    )]
+    Newer { path: PathBuf, found: usize },
+    #[error("the database {path} is used by another tether daemon: {lock}; set ledger.path to another file")]
+    InUse { path: PathBuf, lock: LockError },
+    #[error("the database {path} cannot be opened: {problem}")]
+    Io { path: PathBuf, problem: io::Error },
+    #[error("the database {path} cannot be opened: {problem}")]
+    Sqlite { path: PathBuf, problem: rusqlite::Error },
+}
+
+/// An open database, and what the operator should know about how it was opened.
+pub struct Opened {
+    pub store: Store,
+    pub notices: Vec<String>,
+}
+
+pub(super) fn open(path: &Path) -> Result<(Connection, FileLock, Vec<String>), OpenError> {
+    let io = |problem| OpenError::Io { path: path.to_owned(), problem };
+    if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(io)?;
+    }
+    let lock = FileLock::take(&beside(path, "lock"));
+    let lock = lock.map_err(|lock| OpenError::InUse { path: path.to_owned(), lock })?;
+    // Dialogues are private: the file is made by us, so that its mode is ours; SQLite's other files follow it.
+    fs::OpenOptions::new().append(true).create(true).mode(0o600).open(path).map_err(io)?;
+    let mut notices = Vec::new();
+    let connection = match prepare(path) {
+        Err(OpenError::Sqlite { problem, .. }) if is_damage(&problem) => {
+            let aside = set_aside(path).map_err(io)?;
+            notices.push(format!(
+                "the database {} was damaged ({problem}); it was set aside as {} and a new one was begun",
+                path.display(),
+                aside.display()
+            ));
+            prepare(path)?
+        }
+        other => other?,
+    };
+    let unfinished = connection.execute("UPDATE turns SET open = 0 WHERE open = 1", []);
+    match unfinished.map_err(|problem| OpenError::Sqlite { path: path.to_owned(), problem })? {
+        0 => {}
+        turns => notices.push(format!("{turns} turns were cut off by the last stop; they are marked unfinished")),
+    }
+    Ok((connection, lock, notices))
+}
+
+fn prepare(path: &Path) -> Result<Connection, OpenError> {
+    let sqlite = |problem| OpenError::Sqlite { path: path.to_owned(), problem };
+    let mut connection = Connection::open(path).map_err(sqlite)?;
+    connection.busy_timeout(Duration::from_secs(5)).map_err(sqlite)?;
+    let pragmas = "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA foreign_keys = ON;
+                   PRAGMA secure_delete = ON; PRAGMA journal_size_limit = 4194304;";
+    connection.execute_batch(pragmas).map_err(sqlite)?;
+    let found: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(sqlite)?;
+    let found = usize::try_from(found).unwrap_or(usize::MAX);
+    if found > MIGRATIONS.len() {
+        return Err(OpenError::Newer { path: path.to_owned(), found });
+    }
+    for (version, migration) in MIGRATIONS.iter().enumerate().skip(found) {
+        let transaction = connection.transaction().map_err(sqlite)?;
+        transaction.execute_batch(migration).map_err(sqlite)?;
+        transaction.pragma_update(None, "user_version", version as i64 + 1).map_err(sqlite)?;
+        transaction.commit().map_err(sqlite)?;
+    }
+    // Reads every page's header once: a database cut short is found now, not in the middle of a turn.
+    let verdict: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).map_err(sqlite)?;
+    if verdict != "ok" {
+        let code = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CORRUPT);
+        return Err(sqlite(rusqlite::Error::SqliteFailure(code, Some(verdict))));
+    }
+    Ok(connection)
+}
+
+fn is_damage(problem: &rusqlite::Error) -> bool {
+    matches!(problem.sqlite_error_code(), Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase))
+        || matches!(problem, rusqlite::Error::SqliteFailure(_, Some(text)) if text.contains("already exists"))
+}
+
+/// Moves the database and its companions away under a name that tells when.
+fn set_aside(path: &Path) -> io::Result<PathBuf> {
+    let stamp = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis());
+    let aside = beside(path, &format!("damaged-{stamp}"));
+    fs::rename(path, &aside)?;
+    for companion in ["-wal", "-shm"] {
+        let from = PathBuf::from(format!("{}{companion}", path.display()));
+        if from.exists() {
+            fs::rename(&from, format!("{}{companion}", aside.display()))?;
+        }
+    }
+    fs::OpenOptions::new().append(true).create(true).mode(0o600).open(path)?;
+    Ok(aside)
+}
+
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".");
+    name.push(suffix);
+    PathBuf::from(name)
+}

@@ -1,0 +1,157 @@
+//! One dialogue turn, from a legal request to an answer under way:
+//!
+//! request -> dialogue -> context -> features -> decide -> execute -> ledger
+//!
+//! The stages do not call one another; [`answer`] calls them in this order. The answer that it returns has its first
+//! token (or its end) already, so that what its head says about route and views is the truth, a fallback included.
+
+mod answer;
+mod attempt;
+mod dialogue;
+mod inputs;
+mod open;
+mod routing;
+
+pub use answer::{Answer, End, Piece};
+
+use crate::daemon::{Daemon, Live};
+use crate::features::{Known, candidates, observe};
+use crate::permit::{Asked, Means, permitted};
+use attempt::Plan;
+use dialogue::Dialogue;
+use inputs::TurnViews;
+use open::OpenTurn;
+use routing::Routing;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tether_policies::{Decision, Observation, Permitted};
+use tether_protocol::api::{ApiError, ChatTurn, RouteChoice};
+use tether_protocol::context::LinkState;
+use tether_protocol::limits::MAX_DEADLINE_MS;
+use tether_protocol::{Context, Reading, Reason, TurnId};
+use tokio::sync::OwnedSemaphorePermit;
+
+/// Who asks, and since when.
+#[derive(Debug)]
+pub struct Caller {
+    /// The peer credentials of the socket: `uid=1000 pid=4711`.
+    pub name: String,
+    pub arrived: Instant,
+    /// One of the daemon's places for turns; free again when the answer is dropped.
+    pub place: OwnedSemaphorePermit,
+}
+
+/// Takes a turn as far as its first token. Dropping the future, or the answer, stops whoever is answering.
+///
+/// # Errors
+/// An [`ApiError`] that says what is wrong with the request, or why nobody could answer it.
+pub async fn answer(daemon: &Arc<Daemon>, caller: Caller, request: ChatTurn) -> Result<Answer, ApiError> {
+    let live = daemon.live();
+    let deadline_ms = request.deadline_ms.or(live.settings.default_deadline_ms);
+    let limit = Duration::from_millis(deadline_ms.unwrap_or(MAX_DEADLINE_MS));
+    let deadline = caller.arrived + limit;
+    let staged = stages(daemon, live, caller, request, deadline_ms, deadline);
+    match tokio::time::timeout_at(deadline.into(), staged).await {
+        Ok(result) => result,
+        Err(_) => Err(deadline_exceeded(limit)),
+    }
+}
+
+pub(crate) fn deadline_exceeded(limit: Duration) -> ApiError {
+    ApiError::server(504, "deadline_exceeded", format!("no complete answer within {} ms", limit.as_millis()))
+}
+
+async fn stages(
+    daemon: &Arc<Daemon>,
+    live: Arc<Live>,
+    caller: Caller,
+    request: ChatTurn,
+    deadline_ms: Option<u64>,
+    deadline: Instant,
+) -> Result<Answer, ApiError> {
+    let routing = Routing::of(&request, daemon, &live)?;
+    let mut dialogue = Dialogue::recall(daemon, &live, &request).await?;
+    let views = TurnViews::gather(daemon, &live, &mut dialogue).await?;
+    let local_only = request.local_only || live.settings.local_only || views.attached_private;
+    let plan = Plan::new(daemon, &live, &request, &routing, dialogue, views, local_only, deadline).await?;
+
+    let deciding = Instant::now();
+    let (observation, permitted) = features(daemon, &live, &request, &routing, &plan, deadline_ms)?;
+    let decision = decide(&live, &request, &observation, &permitted, local_only);
+    let decision_us = u64::try_from(deciding.elapsed().as_micros()).unwrap_or(u64::MAX);
+
+    let turn = OpenTurn::begin(daemon, caller, &request, &plan, &permitted, &decision, &observation, decision_us);
+    let turn = turn.await;
+    attempt::execute(plan, turn, &live, &decision, &observation, &permitted).await
+}
+
+fn features(
+    daemon: &Daemon,
+    live: &Live,
+    request: &ChatTurn,
+    routing: &Routing,
+    plan: &Plan,
+    deadline_ms: Option<u64>,
+) -> Result<(Observation, Permitted), ApiError> {
+    let context = context(daemon, live, plan);
+    let asked = Asked { route: routing.route, views: request.views.as_deref(), local_only: plan.local_only };
+    let link = context.link.value().map(|link| link.state);
+    let means = Means {
+        local: daemon.local().map(drop).map_err(String::as_str),
+        cloud: live.cloud().map(drop),
+        link_down: link == Some(LinkState::Down),
+    };
+    let actions = permitted(&live.settings.space, &context.views, asked, means)?;
+    let known = Known {
+        space: &live.settings.space,
+        context,
+        past: &plan.dialogue.past,
+        task: request.task.clone(),
+        text: plan.dialogue.newest_text(),
+        prompt_tokens: plan.prompt_tokens,
+        travelling_text_bytes: plan.dialogue.travelling_bytes(),
+        local_context_tokens: daemon.local().ok().map(|model| model.context_tokens()),
+        max_tokens: plan.max_tokens,
+        deadline_ms,
+        prices: live.prices(),
+    };
+    let observation = observe(&known);
+    let candidates = candidates(&known, &observation, &actions);
+    let permitted = Permitted::new(candidates).expect("`permitted` returns at least one action");
+    Ok((observation, permitted))
+}
+
+/// What the device knows now. Nothing here waits.
+fn context(daemon: &Daemon, live: &Live, plan: &Plan) -> Context {
+    Context {
+        battery: Reading::unknown("not gathered"),
+        link: live.cloud().map_or_else(Reading::unknown, |cloud| cloud.link()),
+        load: match daemon.local() {
+            Ok(model) => Reading::known(model.load_now(), 0, "worker"),
+            Err(why) => Reading::unknown(why.as_str()),
+        },
+        views: plan.views.context.clone(),
+    }
+}
+
+fn decide(
+    live: &Live,
+    request: &ChatTurn,
+    observation: &Observation,
+    permitted: &Permitted,
+    local_only: bool,
+) -> Decision {
+    let mut decision = live.policy.decide(observation, permitted, rand::random());
+    // A policy sees what is permitted, not why; the answer says why.
+    if local_only {
+        decision.reason = Reason::new("local_only", "nothing of this turn may leave the device");
+    } else if request.route != RouteChoice::Auto {
+        decision.reason = Reason::new("asked", format!("the request asked for the route {}", decision.action.route()));
+    }
+    decision
+}
+
+/// A UUID of version 7: ids sort by time.
+fn new_turn_id() -> TurnId {
+    TurnId::new(uuid::Uuid::now_v7().to_string()).expect("a UUID is a legal name")
+}

@@ -1,0 +1,157 @@
+//! An answer under way whose head is true: its first token has come.
+
+use super::open::OpenTurn;
+use crate::execute::{Finished, Running, Step};
+use std::collections::BTreeMap;
+use std::time::Instant;
+use tether_protocol::Route;
+use tether_protocol::api::{ApiError, TetherAnswer, TetherCosts, UsageBody};
+use tether_protocol::record::{FinishReason, Outcome};
+
+/// Dropping it stops whoever is answering and settles the turn as cancelled.
+pub struct Answer {
+    // Before `turn`, so that the model is freed before the turn is settled.
+    running: Running,
+    first: Option<Step>,
+    turn: OpenTurn,
+    newest: Instant,
+    ended: bool,
+}
+
+/// One piece of an answer: any number of `Text`, then `End` or `Failed` once.
+#[derive(Debug)]
+pub enum Piece {
+    Text(String),
+    End(Box<End>),
+    Failed(ApiError),
+}
+
+#[derive(Debug)]
+pub struct End {
+    pub finish_reason: FinishReason,
+    pub usage: UsageBody,
+    /// With the costs.
+    pub tether: TetherAnswer,
+}
+
+impl Answer {
+    pub(super) fn new(mut turn: OpenTurn, running: Running, first: Step) -> Self {
+        turn.record.model = Some(running.model().to_owned());
+        turn.record.timings.first_token_ms = Some(turn.elapsed_ms());
+        Self { running, first: Some(first), turn, newest: Instant::now(), ended: false }
+    }
+
+    /// Seconds since the Unix epoch.
+    pub fn created(&self) -> i64 {
+        self.turn.record.started_unix_ms / 1_000
+    }
+
+    pub fn id(&self) -> String {
+        format!("chatcmpl-{}", self.turn.record.turn_id)
+    }
+
+    pub fn model(&self) -> &str {
+        self.running.model()
+    }
+
+    /// Where the answer is made, what left the device, and why; without the costs.
+    pub fn head(&self) -> TetherAnswer {
+        let record = &self.turn.record;
+        let (reason, reason_detail) = match &record.fallback {
+            None => (record.reason.code.clone(), record.reason.detail.clone()),
+            Some(why) if record.route == Route::Local => {
+                ("cloud_failed".into(), format!("the local model answered, because the cloud failed: {why}"))
+            }
+            Some(why) => ("local_failed".into(), format!("the cloud answered, because the local model failed: {why}")),
+        };
+        TetherAnswer {
+            turn_id: record.turn_id.clone(),
+            route: record.route,
+            views: record.views.clone(),
+            reason,
+            reason_detail,
+            fallback: record.fallback.clone(),
+            policy: record.policy.clone(),
+            propensity: record.propensity,
+            values: record.values.clone(),
+            decision_us: record.timings.decision_us,
+            costs: None,
+        }
+    }
+
+    /// The next piece; `None` after the end.
+    pub async fn next(&mut self) -> Option<Piece> {
+        if self.ended {
+            return None;
+        }
+        let step = match self.first.take() {
+            Some(step) => step,
+            None => match tokio::time::timeout_at(self.turn.deadline.into(), self.running.next()).await {
+                Ok(step) => step,
+                Err(_) => Step::Failed(self.turn.late()),
+            },
+        };
+        Some(match step {
+            Step::Text(text) => {
+                self.clock();
+                self.turn.text.push_str(&text);
+                Piece::Text(text)
+            }
+            Step::Done(finished) => Piece::End(Box::new(self.end(finished).await)),
+            Step::Failed(error) => {
+                self.measure();
+                self.ended = true;
+                self.turn.settle(Outcome::Failed { error: error.to_string() }).await;
+                Piece::Failed(error)
+            }
+        })
+    }
+
+    fn clock(&mut self) {
+        let now = Instant::now();
+        if !self.turn.text.is_empty() {
+            self.turn.daemon.metrics().between_tokens(now.duration_since(self.newest).as_secs_f64());
+        }
+        self.newest = now;
+    }
+
+    async fn end(&mut self, finished: Finished) -> End {
+        let Finished { finish_reason, usage, cost_usd, dropped_messages, queue_ms } = finished;
+        self.measure();
+        self.ended = true;
+        let record = &mut self.turn.record;
+        record.model = Some(self.running.model().to_owned());
+        record.usage = usage;
+        record.dropped_messages = dropped_messages;
+        record.timings.queue_ms = queue_ms;
+        // A cloud that failed half-way may charge for it; nobody told us.
+        let nothing_before = record.route == Route::Cloud || self.turn.sent == Some((0, 0));
+        record.measured.cost_usd = cost_usd.filter(|_| nothing_before);
+        self.turn.settle(Outcome::Answered { finish_reason }).await;
+        let tether = TetherAnswer { costs: Some(self.costs()), ..self.head() };
+        End { finish_reason, usage: usage.into(), tether }
+    }
+
+    fn measure(&mut self) {
+        // A local answer crossed nothing; an attempt at the cloud before it may have.
+        let crossed = if self.turn.is_local() { self.turn.sent } else { Some(self.running.bytes()) };
+        self.turn.record.measured.uplink_bytes = crossed.map(|(up, _)| up);
+        self.turn.record.measured.downlink_bytes = crossed.map(|(_, down)| down);
+    }
+
+    fn costs(&self) -> TetherCosts {
+        let record = &self.turn.record;
+        TetherCosts {
+            latency_ms: record.timings.total_ms.unwrap_or_default(),
+            usd: record.measured.cost_usd,
+            joules: record.measured.energy_j,
+            joules_source: record.energy_source.clone(),
+            uplink_bytes: record.measured.uplink_bytes,
+            downlink_bytes: record.measured.downlink_bytes,
+            first_token_ms: record.timings.first_token_ms,
+            dropped_messages: record.dropped_messages,
+            dropped_images: self.turn.dropped_images,
+            budget_remaining: BTreeMap::new(),
+        }
+    }
+}

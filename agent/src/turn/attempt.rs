@@ -1,0 +1,240 @@
+//! Executing a decision, and falling back to the other side if it fails before the first token.
+
+use super::dialogue::Dialogue;
+use super::inputs::TurnViews;
+use super::open::{OpenTurn, turn_id};
+use super::routing::Routing;
+use super::{Answer, deadline_exceeded};
+use crate::config::SessionSettings;
+use crate::daemon::{Daemon, Live};
+use crate::dialogue::DialogueMessage;
+use crate::execute::{CloudInputs, CloudRun, LocalPrompt, Running, Step, api_error};
+use crate::prompt;
+use std::time::{Duration, Instant};
+use tether_models::{ModelError, OnContextFull, Prepared};
+use tether_policies::{Decision, Observation, Permitted};
+use tether_protocol::api::{ApiError, ChatTurn, RouteChoice};
+use tether_protocol::record::Outcome;
+use tether_protocol::wire::Sampling;
+use tether_protocol::{Action, Route, TurnId};
+
+/// All that executing needs, whichever side is decided for.
+pub(super) struct Plan {
+    pub turn_id: TurnId,
+    pub policy: String,
+    pub dialogue: Dialogue,
+    pub views: TurnViews,
+    pub local_only: bool,
+    pub sampling: Sampling,
+    pub max_tokens: u32,
+    pub cloud_model: Option<String>,
+    pub deadline: Instant,
+    pub session_limits: SessionSettings,
+    /// Tokens of the whole prompt as the local model sees it, if there is one and it may be asked.
+    pub prompt_tokens: Option<u32>,
+    prepared: Option<Result<Prepared, ModelError>>,
+}
+
+impl Plan {
+    #[expect(clippy::too_many_arguments, reason = "it joins what the earlier stages found")]
+    pub(super) async fn new(
+        daemon: &Daemon,
+        live: &Live,
+        request: &ChatTurn,
+        routing: &Routing,
+        dialogue: Dialogue,
+        views: TurnViews,
+        local_only: bool,
+        deadline: Instant,
+    ) -> Result<Self, ApiError> {
+        let max_tokens = request.sampling.max_tokens.unwrap_or(live.settings.default_max_tokens);
+        let sampling = Sampling { max_tokens: Some(max_tokens), ..request.sampling.clone() };
+        let mut plan = Self {
+            turn_id: turn_id(),
+            policy: live.policy.name().to_owned(),
+            dialogue,
+            views,
+            local_only,
+            sampling,
+            max_tokens,
+            cloud_model: routing.cloud_model.clone(),
+            deadline,
+            session_limits: live.settings.sessions,
+            prompt_tokens: None,
+            prepared: None,
+        };
+        if routing.route != RouteChoice::Cloud
+            && let Ok(model) = daemon.local()
+        {
+            let prepared = model.prepare(plan.local_prompt(daemon, OnContextFull::Error)).await;
+            plan.prompt_tokens = match &prepared {
+                Ok(prepared) => u32::try_from(prepared.tokens.len()).ok(),
+                Err(ModelError::ContextFull { prompt_tokens, .. }) => u32::try_from(*prompt_tokens).ok(),
+                Err(_) => None,
+            };
+            plan.prepared = Some(prepared);
+        }
+        Ok(plan)
+    }
+
+    fn local_prompt(&self, daemon: &Daemon, on_context_full: OnContextFull) -> LocalPrompt {
+        let context_tokens = daemon.local().map_or(0, |model| model.context_tokens());
+        LocalPrompt {
+            messages: prompt::local_messages(&self.dialogue.messages, &self.views.all()),
+            // An answer cut short by a full context still says "length"; a quarter of the context is enough to ask for.
+            reserve_tokens: self.max_tokens.min(context_tokens / 4) as usize,
+            on_context_full,
+        }
+    }
+
+    async fn local(&mut self, daemon: &Daemon, live: &Live, client: &str) -> Result<Running, ApiError> {
+        let model = daemon.local().map_err(|why| ApiError::server(503, "local_unavailable", why.as_str()))?;
+        let on_context_full = live.settings.on_context_full();
+        let prepared = match self.prepared.take() {
+            Some(Err(ModelError::ContextFull { .. })) | None if on_context_full == OnContextFull::DropOldest => {
+                model.prepare(self.local_prompt(daemon, on_context_full)).await
+            }
+            Some(prepared) => prepared,
+            None => model.prepare(self.local_prompt(daemon, on_context_full)).await,
+        };
+        let prepared = prepared.map_err(|error| api_error(&error))?;
+        model.begin(prepared, &self.sampling, self.max_tokens, client).map(Running::Local)
+    }
+
+    async fn cloud(&self, live: &Live, observation: &Observation, action: Action) -> Result<Running, ApiError> {
+        let cloud = live.cloud().map_err(|why| ApiError::server(503, "cloud_unavailable", why))?;
+        let travelling = |message: &&DialogueMessage| !message.local_only;
+        let inputs = CloudInputs {
+            turn_id: self.turn_id.clone(),
+            model: self.cloud_model.clone(),
+            sampling: self.sampling.clone(),
+            dialogue: self.dialogue.messages.iter().filter(travelling).cloned().collect(),
+            inputs: self.views.chosen(observation.space.sent(action)),
+            encode: live.settings.images,
+            deadline: self.deadline,
+        };
+        CloudRun::begin(cloud, inputs).await.map(Running::Cloud)
+    }
+}
+
+/// Runs the decision; if that side fails before its first token and the other one is permitted, the other answers
+/// within the same deadline.
+///
+/// # Errors
+/// The chosen side's error, with the other side's in its message if that one was tried too.
+pub(super) async fn execute(
+    mut plan: Plan,
+    mut turn: OpenTurn,
+    live: &Live,
+    decision: &Decision,
+    observation: &Observation,
+    permitted: &Permitted,
+) -> Result<Answer, ApiError> {
+    turn.hold(plan.dialogue.turn_of_session.take());
+    let other = other_side(live, decision, observation, permitted);
+    let first = attempt(&mut plan, &mut turn, live, observation, decision.action, other.is_some()).await;
+    let error = match (first, other) {
+        (Ok((running, step)), _) => return Ok(Answer::new(turn, running, step)),
+        (Err(error), None) => error,
+        (Err(error), Some(action)) => {
+            turn.record.fallback = Some(error.object.message.clone());
+            turn.daemon.metrics().fell_back(decision.action.route(), error.code());
+            match attempt(&mut plan, &mut turn, live, observation, action, false).await {
+                Ok((running, step)) => return Ok(Answer::new(turn, running, step)),
+                Err(second) => both_failed(decision.action.route(), error, &second),
+            }
+        }
+    };
+    turn.settle(Outcome::Failed { error: error.to_string() }).await;
+    Err(error)
+}
+
+/// What the other route would do: local is one action; for the cloud the policy chooses again.
+fn other_side(live: &Live, decision: &Decision, observation: &Observation, permitted: &Permitted) -> Option<Action> {
+    let chosen = decision.action.route();
+    let others = permitted.candidates().iter().filter(|candidate| candidate.action.route() != chosen);
+    let others = Permitted::new(others.copied().collect()).ok()?;
+    Some(live.policy.decide(observation, &others, rand::random()).action)
+}
+
+/// As far as the first token (or the end, or a failure).
+async fn attempt(
+    plan: &mut Plan,
+    turn: &mut OpenTurn,
+    live: &Live,
+    observation: &Observation,
+    action: Action,
+    other_waits: bool,
+) -> Result<(Running, Step), ApiError> {
+    let route = action.route();
+    turn.record.route = route;
+    let daemon = turn.daemon.clone();
+    let until = patience(plan, live, route, other_waits);
+    let begun = match route {
+        Route::Local => {
+            turn.private |= plan.views.private_sensors();
+            plan.local(&daemon, live, &turn.client).await
+        }
+        Route::Cloud => match within(until, plan.cloud(live, observation, action)).await {
+            Some(begun) => begun,
+            // It may have sent something by now; what is not known is told as sent.
+            None => {
+                turn.note_travelled(observation, action, None);
+                Err(slow())
+            }
+        },
+    };
+    let mut running = begun?;
+    let first = within(until, running.next()).await.unwrap_or_else(|| Step::Failed(slow()));
+    if route == Route::Cloud {
+        turn.note_travelled(observation, action, Some(running.bytes()));
+    }
+    match first {
+        Step::Failed(error) => Err(error),
+        step => Ok((running, step)),
+    }
+}
+
+async fn within<T>(until: Option<Instant>, future: impl Future<Output = T>) -> Option<T> {
+    match until {
+        None => Some(future.await),
+        Some(until) => tokio::time::timeout_at(until.into(), future).await.ok(),
+    }
+}
+
+fn slow() -> ApiError {
+    ApiError::server(504, "cloud_slow", "the cloud brought no first token in time")
+}
+
+/// How long the cloud may take to its first token while the local model could still answer: half of what is left of
+/// the deadline, and not more than configured.
+fn patience(plan: &Plan, live: &Live, route: Route, other_waits: bool) -> Option<Instant> {
+    if route == Route::Local || !other_waits {
+        return None;
+    }
+    let now = Instant::now();
+    let left = plan.deadline.saturating_duration_since(now);
+    Some(now + (left / 2).min(Duration::from_millis(live.settings.cloud_patience_ms)))
+}
+
+fn both_failed(chosen: Route, first: ApiError, second: &ApiError) -> ApiError {
+    let mut error = first;
+    let other = if chosen == Route::Local { Route::Cloud } else { Route::Local };
+    error.object.message = format!("{chosen}: {}; then {other}: {}", error.object.message, second.object.message);
+    error
+}
+
+impl OpenTurn {
+    /// What an attempt sent has left the device, even if the attempt fails then; `None`: how much is not known.
+    fn note_travelled(&mut self, observation: &Observation, action: Action, bytes: Option<(u64, u64)>) {
+        self.sent = bytes;
+        if bytes != Some((0, 0)) {
+            self.record.views = observation.space.names(observation.space.sent(action));
+        }
+    }
+
+    /// The error of a turn whose time is over.
+    pub(super) fn late(&self) -> ApiError {
+        deadline_exceeded(self.deadline.saturating_duration_since(self.arrived))
+    }
+}

@@ -1,0 +1,140 @@
+//! The views of a turn: pushed frames and sensors that are fresh, and the images that came with the request.
+//!
+//! Every image takes the place of a view, so that the policy and the privacy settings govern it. An attached image
+//! that names no camera takes the first free camera that may travel, else the first free one.
+
+use super::dialogue::Dialogue;
+use crate::daemon::{Daemon, Live};
+use crate::dialogue::TurnInputs;
+use crate::image_codec::{self, EncodeOptions};
+use crate::views::{Frame, Snapshot, ViewConfig, ViewKind, parse_data_url};
+use std::sync::Arc;
+use std::time::Instant;
+use tether_protocol::api::{ApiError, AttachedImage};
+use tether_protocol::context::ViewContext;
+use tether_protocol::{Reading, ViewSet};
+
+pub(super) struct TurnViews {
+    /// One for each configured view, in the action space's order.
+    pub context: Vec<ViewContext>,
+    frames: Vec<Option<Arc<Frame>>>,
+    sensors: Vec<(String, String, u64)>,
+    sensor_view: Option<usize>,
+    /// An attached image stands for a view that never leaves the device: then nothing of this turn does.
+    pub attached_private: bool,
+}
+
+impl TurnViews {
+    /// # Errors
+    /// 400 for an attached image that is not one, is too large, or has no camera to stand for.
+    pub(super) async fn gather(daemon: &Daemon, live: &Live, dialogue: &mut Dialogue) -> Result<Self, ApiError> {
+        let now = Instant::now();
+        let (snapshot, context) = {
+            let views = daemon.views();
+            (views.snapshot(now), views.view_context(now))
+        };
+        let config = &live.settings.views.0;
+        let mut views = Self::pushed(config, snapshot, context);
+        let attached = std::mem::take(&mut dialogue.attached);
+        if !attached.is_empty() {
+            let encode = live.settings.images;
+            let decoded = tokio::task::spawn_blocking(move || decode(attached, encode)).await;
+            let decoded = decoded.map_err(|error| ApiError::server(500, "internal", error.to_string()))??;
+            for image in decoded {
+                views.attach(config, image)?;
+            }
+        }
+        Ok(views)
+    }
+
+    fn pushed(config: &[ViewConfig], snapshot: Snapshot, context: Vec<ViewContext>) -> Self {
+        let mut frames = vec![None; config.len()];
+        for frame in snapshot.frames {
+            if let Some(place) = config.iter().position(|view| view.name.as_str() == frame.view) {
+                frames[place] = Some(frame);
+            }
+        }
+        let sensor_view = config.iter().position(|view| view.kind == ViewKind::Sensors);
+        Self { context, frames, sensors: snapshot.sensors, sensor_view, attached_private: false }
+    }
+
+    fn attach(&mut self, config: &[ViewConfig], image: Decoded) -> Result<(), ApiError> {
+        let place = self.place(config, &image)?;
+        let context = &mut self.context[place];
+        context.attached = true;
+        context.encoded_bytes = Reading::known(image.encoded_bytes, 0, "encoded");
+        self.attached_private |= context.local_only;
+        self.frames[place] = Some(Arc::new(image.frame));
+        Ok(())
+    }
+
+    fn place(&self, config: &[ViewConfig], image: &Decoded) -> Result<usize, ApiError> {
+        let refused = |message: String| Err(ApiError::bad_request(image.param.clone(), "no_such_camera", message));
+        let is_camera = |view: &usize| config[*view].kind == ViewKind::Camera;
+        let free = |view: &usize| is_camera(view) && !self.context[*view].attached;
+        if image.named {
+            let name = &image.frame.view;
+            let found = (0..config.len()).find(|&view| config[view].name.as_str() == name);
+            return match found.filter(is_camera) {
+                Some(view) if free(&view) => Ok(view),
+                Some(_) => refused(format!("two images are attached for camera {name}")),
+                None => {
+                    let known: Vec<&str> =
+                        (0..config.len()).filter(is_camera).map(|view| config[view].name.as_str()).collect();
+                    refused(format!("no camera is named {name}; configured: {}", known.join(", ")))
+                }
+            };
+        }
+        let may_travel = (0..config.len()).find(|view| free(view) && !config[*view].local_only);
+        match may_travel.or_else(|| (0..config.len()).find(free)) {
+            Some(view) => Ok(view),
+            None => {
+                let cameras = (0..config.len()).filter(is_camera).count();
+                refused(format!("each image needs a camera of its own, and {cameras} are configured ([[views]])"))
+            }
+        }
+    }
+
+    /// What travels with a cloud action.
+    pub(super) fn chosen(&self, views: ViewSet) -> TurnInputs {
+        let frames = self.frames.iter().enumerate().filter(|(view, _)| views.contains(*view));
+        let sensors = self.sensor_view.is_some_and(|view| views.contains(view));
+        TurnInputs {
+            frames: frames.filter_map(|(_, frame)| frame.clone()).collect(),
+            sensors: if sensors { self.sensors.clone() } else { Vec::new() },
+        }
+    }
+
+    /// What the local model is told about: everything.
+    pub(super) fn all(&self) -> TurnInputs {
+        TurnInputs { frames: self.frames.iter().flatten().cloned().collect(), sensors: self.sensors.clone() }
+    }
+
+    /// Whether a local prompt holds readings that must never leave the device, so that its answer must not either.
+    pub(super) fn private_sensors(&self) -> bool {
+        !self.sensors.is_empty() && self.sensor_view.is_some_and(|view| self.context[view].local_only)
+    }
+}
+
+struct Decoded {
+    frame: Frame,
+    /// Whether the request said which camera it is from.
+    named: bool,
+    encoded_bytes: u64,
+    param: String,
+}
+
+/// Decodes and re-encodes at once: a damaged image is the client's error whoever answers.
+fn decode(attached: Vec<AttachedImage>, encode: EncodeOptions) -> Result<Vec<Decoded>, ApiError> {
+    let decode = |(i, image): (usize, AttachedImage)| {
+        let AttachedImage { url, view, param } = image;
+        let refused = |error: String| ApiError::bad_request(param.clone(), "invalid_image", error);
+        let unnamed = format!("image{}", i + 1);
+        let frame = parse_data_url(&url, view.as_ref().map_or(&unnamed, |view| view.as_str()));
+        let frame = frame.map_err(|error| refused(error.to_string()))?;
+        let encoded = image_codec::prepare(&frame, &encode).map_err(|error| refused(error.to_string()))?;
+        let named = frame.view != unnamed;
+        Ok(Decoded { frame, named, encoded_bytes: encoded.bytes.len() as u64, param })
+    };
+    attached.into_iter().enumerate().map(decode).collect()
+}

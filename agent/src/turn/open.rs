@@ -1,0 +1,200 @@
+//! A turn between its begin and its settlement. Dropping it settles it: as cancelled, or as late.
+
+use super::attempt::Plan;
+use super::{Caller, new_turn_id};
+use crate::config::SessionSettings;
+use crate::daemon::{Daemon, unix_ms};
+use crate::store::{NewMessage, SessionUpdate};
+use std::sync::Arc;
+use std::time::Instant;
+use tether_policies::{Decision, Observation, Permitted};
+use tether_protocol::api::ChatTurn;
+use tether_protocol::record::{Outcome, Timings, Usage};
+use tether_protocol::wire::Role;
+use tether_protocol::{Cost, Route, SessionId, TurnRecord};
+use tokio::sync::{OwnedMutexGuard, OwnedSemaphorePermit};
+
+pub(super) struct OpenTurn {
+    pub daemon: Arc<Daemon>,
+    pub record: TurnRecord,
+    pub arrived: Instant,
+    pub deadline: Instant,
+    /// The caller, as the model's queue tells clients apart.
+    pub client: String,
+    /// The answer so far, for the session's memory.
+    pub text: String,
+    /// Nothing of this turn may travel later, as history.
+    pub private: bool,
+    pub dropped_images: u32,
+    /// Bytes that attempts sent, up and down, whether they failed or not; `None`: not known.
+    pub sent: Option<(u64, u64)>,
+    memory: Option<PendingMemory>,
+    settled: bool,
+    _turn_of_session: Option<OwnedMutexGuard<()>>,
+    _place: OwnedSemaphorePermit,
+}
+
+struct PendingMemory {
+    session: SessionId,
+    messages: Vec<NewMessage>,
+    limits: SessionSettings,
+}
+
+impl OpenTurn {
+    /// Writes the turn into the ledger. A ledger that cannot be written does not stop the answer, but is told loudly.
+    #[expect(clippy::too_many_arguments, reason = "the record joins what every stage before it found")]
+    pub(super) async fn begin(
+        daemon: &Arc<Daemon>,
+        caller: Caller,
+        request: &ChatTurn,
+        plan: &Plan,
+        permitted: &Permitted,
+        decision: &Decision,
+        observation: &Observation,
+        decision_us: u64,
+    ) -> Self {
+        let record = TurnRecord {
+            turn_id: plan.turn_id.clone(),
+            session: request.session.clone(),
+            client: caller.name.clone(),
+            started_unix_ms: unix_ms(),
+            task: request.task.clone(),
+            local_only: plan.local_only,
+            context: observation.context.clone(),
+            permitted: permitted.candidates().iter().map(|candidate| candidate.action).collect(),
+            action: decision.action,
+            policy: plan.policy.clone(),
+            reason: decision.reason.clone(),
+            propensity: decision.propensity,
+            values: decision.values.clone(),
+            predicted: permitted.get(decision.action).map(|candidate| candidate.predicted).unwrap_or_default(),
+            route: decision.action.route(),
+            views: Vec::new(),
+            model: None,
+            fallback: None,
+            measured: Cost::default(),
+            energy_source: "unknown".into(),
+            usage: Usage::default(),
+            dropped_messages: 0,
+            timings: Timings { decision_us, ..Timings::default() },
+            outcome: Outcome::Unfinished,
+            rating: None,
+        };
+        daemon.ledger_result(daemon.store().begin(&record).await);
+        let memory = request.session.clone().map(|session| PendingMemory {
+            session,
+            messages: plan.dialogue.new_messages.clone(),
+            limits: plan.session_limits,
+        });
+        Self {
+            daemon: daemon.clone(),
+            record,
+            arrived: caller.arrived,
+            deadline: plan.deadline,
+            client: caller.name,
+            text: String::new(),
+            private: plan.local_only,
+            dropped_images: plan.dialogue.dropped_images,
+            sent: Some((0, 0)),
+            memory,
+            settled: false,
+            _turn_of_session: None,
+            _place: caller.place,
+        }
+    }
+
+    /// Keeps the session to this turn until it is settled.
+    pub(super) fn hold(&mut self, turn_of_session: Option<OwnedMutexGuard<()>>) {
+        self._turn_of_session = turn_of_session;
+    }
+
+    /// Settles the turn and what its session remembers. Returns after the database has it.
+    pub(super) async fn settle(&mut self, outcome: Outcome) {
+        let update = self.close(outcome);
+        let settled = self.daemon.store().settle(&self.record, update).await;
+        self.daemon.ledger_result(settled);
+    }
+
+    fn close(&mut self, outcome: Outcome) -> Option<SessionUpdate> {
+        self.settled = true;
+        self.record.timings.total_ms = Some(self.elapsed_ms());
+        self.record.measured.latency_ms = self.record.timings.total_ms;
+        // An answer that its reader cut off was read so far; one that failed is no part of the dialogue.
+        let remembered = match outcome {
+            Outcome::Answered { .. } => true,
+            Outcome::Cancelled => !self.text.is_empty(),
+            Outcome::Failed { .. } | Outcome::Unfinished => false,
+        };
+        self.record.outcome = outcome;
+        self.tell();
+        self.daemon.metrics().settled(&self.record);
+        self.memory.take().filter(|_| remembered).map(|memory| self.update(memory))
+    }
+
+    fn update(&mut self, memory: PendingMemory) -> SessionUpdate {
+        let answer = NewMessage { role: Role::Assistant, text: std::mem::take(&mut self.text), local_only: false };
+        let mut messages = memory.messages;
+        messages.push(answer);
+        for message in &mut messages {
+            message.local_only = self.private;
+        }
+        SessionUpdate {
+            session: memory.session,
+            messages,
+            limits: memory.limits,
+            now_unix_ms: self.record.started_unix_ms,
+        }
+    }
+
+    fn tell(&self) {
+        let record = &self.record;
+        let views: Vec<&str> = record.views.iter().map(|view| view.as_str()).collect();
+        tracing::info!(
+            turn_id = %record.turn_id,
+            client = %record.client,
+            session = record.session.as_ref().map(SessionId::as_str),
+            route = %record.route,
+            views = views.join(","),
+            reason = %record.reason.code,
+            policy = %record.policy,
+            fallback = record.fallback.as_deref(),
+            model = record.model.as_deref(),
+            prompt_tokens = record.usage.prompt_tokens,
+            completion_tokens = record.usage.completion_tokens,
+            uplink_bytes = record.measured.uplink_bytes,
+            downlink_bytes = record.measured.downlink_bytes,
+            first_token_ms = record.timings.first_token_ms,
+            total_ms = record.timings.total_ms,
+            outcome = ?record.outcome,
+            "turn"
+        );
+    }
+
+    pub(super) fn elapsed_ms(&self) -> f64 {
+        self.arrived.elapsed().as_secs_f64() * 1e3
+    }
+
+    pub(super) fn is_local(&self) -> bool {
+        self.record.route == Route::Local
+    }
+}
+
+impl Drop for OpenTurn {
+    fn drop(&mut self) {
+        if self.settled {
+            return;
+        }
+        let outcome = if Instant::now() >= self.deadline {
+            Outcome::Failed { error: "deadline_exceeded".into() }
+        } else {
+            Outcome::Cancelled
+        };
+        let update = self.close(outcome);
+        self.daemon.store().settle_later(&self.record, update);
+    }
+}
+
+/// A name for the next turn.
+pub(super) fn turn_id() -> tether_protocol::TurnId {
+    new_turn_id()
+}
