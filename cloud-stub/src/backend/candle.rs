@@ -1,0 +1,158 @@
+//! A GGUF model in this process, on a thread of its own.
+
+use super::{Answer, Ask, BackendError, Piece, Pieces, flat_text};
+use crate::config::{BackendSettings, CandleSettings};
+use anyhow::Context as _;
+use futures::{StreamExt, stream};
+use std::sync::Arc;
+use tether_models::{
+    Cancel, ChatMessage, Engine, Event, Finish, GenerateOptions, Generated, Job, LoadOptions, ModelError,
+    SamplingOptions, Worker, WorkerOptions,
+};
+use tether_protocol::record::{FinishReason, Usage};
+use tether_protocol::wire::{ErrorCode, Role, Sampling};
+use tokio::sync::mpsc;
+
+pub struct CandleBackend {
+    worker: Worker,
+    on_context_full: tether_models::OnContextFull,
+}
+
+impl std::fmt::Debug for CandleBackend {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("CandleBackend").field("model", &self.worker.engine().info().name).finish_non_exhaustive()
+    }
+}
+
+impl CandleBackend {
+    /// Loads the model; blocks for about a second.
+    pub fn load(settings: &CandleSettings, common: &BackendSettings) -> anyhow::Result<Self> {
+        let path = settings.resolve_model()?;
+        let options = LoadOptions {
+            context_tokens: common.context_tokens.map(|tokens| tokens as usize),
+            threads: settings.threads,
+            ..LoadOptions::default()
+        };
+        let engine = Engine::load(&path, &options).with_context(|| format!("zoo model {}", common.name))?;
+        // The gate before this worker is the queue that people configure; here every turn that it lets in has room.
+        let queue_limit = common.concurrency + common.queue;
+        let worker = Worker::start(Arc::new(engine), WorkerOptions { queue_limit })?;
+        Ok(Self { worker, on_context_full: settings.on_context_full })
+    }
+
+    pub fn context_tokens(&self) -> usize {
+        self.worker.engine().info().context_tokens
+    }
+
+    pub fn answer(&self, ask: &Ask) -> Result<Pieces, BackendError> {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        let cancel = Cancel::default();
+        let guard = CancelOnDrop(cancel.clone());
+        let prepared = self.prepare(ask)?;
+        let dropped_messages = prepared.dropped_messages.try_into().unwrap_or(u32::MAX);
+        let job = Job {
+            client: ask.client,
+            prompt: prepared.tokens,
+            options: options(ask),
+            cancel,
+            // A closed channel means that the stream was dropped, and then the guard has cancelled the job already.
+            sink: Box::new(move |event| drop(sender.send(event))),
+        };
+        self.worker.submit(job).map_err(refusal)?;
+        let pieces = stream::unfold((receiver, guard), |(mut receiver, guard)| async {
+            let event = receiver.recv().await?;
+            Some((event, (receiver, guard)))
+        });
+        Ok(pieces.filter_map(move |event| std::future::ready(piece(event, dropped_messages))).boxed())
+    }
+
+    pub fn probe(&self) -> Result<(), BackendError> {
+        // The thread survives a failed job; that it can still tokenize is what can be told without disturbing turns.
+        let hello = [ChatMessage { role: "user".into(), content: "hello".into() }];
+        self.worker.engine().prepare(&hello, self.on_context_full, 1).map(drop).map_err(refusal)
+    }
+
+    fn prepare(&self, ask: &Ask) -> Result<tether_models::Prepared, BackendError> {
+        let messages: Vec<ChatMessage> = ask
+            .request
+            .messages
+            .iter()
+            .map(|message| ChatMessage { role: role_name(message.role).to_owned(), content: flat_text(message) })
+            .collect();
+        let engine = self.worker.engine();
+        // An answer longer than half the context leaves no room for a question.
+        let reserve = (ask.max_tokens() as usize).min(engine.info().context_tokens / 2);
+        engine.prepare(&messages, self.on_context_full, reserve).map_err(refusal)
+    }
+}
+
+/// Frees the model when the stream is dropped.
+struct CancelOnDrop(Cancel);
+
+impl Drop for CancelOnDrop {
+    fn drop(&mut self) {
+        self.0.cancel();
+    }
+}
+
+fn role_name(role: Role) -> &'static str {
+    match role {
+        Role::System => "system",
+        Role::User => "user",
+        Role::Assistant => "assistant",
+    }
+}
+
+fn options(ask: &Ask) -> GenerateOptions {
+    let Sampling { temperature, top_p, top_k, min_p, repetition_penalty, seed, ref stop, .. } = ask.request.sampling;
+    let default = SamplingOptions::default();
+    GenerateOptions {
+        sampling: SamplingOptions {
+            temperature: temperature.unwrap_or(default.temperature),
+            top_k: top_k.map(|k| k as usize),
+            top_p,
+            min_p,
+            repetition_penalty: repetition_penalty.unwrap_or(default.repetition_penalty),
+            seed: seed.unwrap_or(default.seed),
+        },
+        max_tokens: ask.max_tokens() as usize,
+        stop: stop.clone(),
+    }
+}
+
+fn piece(event: Event, dropped_messages: u32) -> Option<Result<Piece, BackendError>> {
+    match event {
+        Event::Started => None,
+        Event::Text(text) if text.is_empty() => None,
+        Event::Text(text) => Some(Ok(Piece::Text(text))),
+        Event::Done(generated) => Some(Ok(Piece::End(end(&generated, dropped_messages)))),
+        Event::Cancelled => Some(Err(BackendError::Failed("the turn was cancelled by the model's thread".into()))),
+        Event::Failed(error) => Some(Err(refusal(error))),
+    }
+}
+
+fn end(generated: &Generated, dropped_messages: u32) -> Answer {
+    let count = |tokens: usize| tokens.try_into().unwrap_or(u32::MAX);
+    Answer {
+        finish_reason: match generated.finish {
+            Finish::Stop => FinishReason::Stop,
+            Finish::Length => FinishReason::Length,
+        },
+        usage: Usage {
+            prompt_tokens: count(generated.prompt_tokens),
+            completion_tokens: count(generated.completion_tokens),
+        },
+        usage_estimated: false,
+        dropped_messages,
+    }
+}
+
+fn refusal(error: ModelError) -> BackendError {
+    let message = error.to_string();
+    match error {
+        ModelError::ContextFull { .. } => BackendError::refused(ErrorCode::ContextFull, message),
+        ModelError::Parameter { .. } | ModelError::Template(_) => BackendError::refused(ErrorCode::BadRequest, message),
+        ModelError::QueueFull(_) => BackendError::Busy { message, retry_after_ms: None },
+        _ => BackendError::Failed(message),
+    }
+}

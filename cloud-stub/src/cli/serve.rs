@@ -1,0 +1,40 @@
+use super::ConfigFile;
+use crate::config::{LogSettings, Settings};
+use crate::serve;
+use clap::Args;
+use std::process::ExitCode;
+use tracing_subscriber::EnvFilter;
+
+/// Run the gateway until SIGTERM or Ctrl-C
+#[derive(Debug, Args)]
+#[command(after_help = "Signals:
+  SIGTERM, SIGINT  refuse new turns, finish those under way (at most drain_ms), exit
+  SIGHUP           re-read the zoo and the tokens; the rest needs a restart
+
+Example:
+  tether-cloud serve --config gateway.toml")]
+pub(super) struct Serve {
+    #[command(flatten)]
+    file: ConfigFile,
+}
+
+impl Serve {
+    pub(super) fn run(&self) -> anyhow::Result<ExitCode> {
+        let settings = Settings::load(&self.file.config)?;
+        start_log(&settings.log)?;
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+        runtime.block_on(serve::run(settings, &self.file.config))?;
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+fn start_log(settings: &LogSettings) -> anyhow::Result<()> {
+    let filter = EnvFilter::try_new(&settings.level)?;
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    if settings.json {
+        log.json().init()
+    } else {
+        log.init()
+    }
+    Ok(())
+}

@@ -1,0 +1,111 @@
+use super::*;
+
+const HEAD: &str = "cert = \"server.pem\"\nkey = \"server.key\"\n";
+
+fn parse(zoo: &str) -> Result<Settings, ConfigError> {
+    Settings::parse(&format!("{HEAD}{zoo}"), Path::new("/etc/tether/gateway.toml"))
+}
+
+fn problem(zoo: &str) -> String {
+    parse(zoo).unwrap_err().to_string()
+}
+
+#[test]
+fn the_shortest_file_gives_the_embedded_model() {
+    let settings = parse("").unwrap();
+    assert_eq!(settings.cert, Path::new("/etc/tether/server.pem"));
+    assert_eq!(settings.listen, "[::]:4433".parse().unwrap());
+    assert_eq!(settings.zoo.len(), 1);
+    assert_eq!((settings.zoo[0].name.as_str(), settings.zoo[0].vision), ("smollm2-135m-instruct", Vision::Measured));
+    assert!(matches!(settings.zoo[0].kind, Kind::Candle(_)));
+}
+
+#[test]
+fn every_kind_is_read() {
+    let key = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(key.path(), "sk-secret-key\n").unwrap();
+    let settings = parse(&format!(
+        r#"
+        metrics = "none"
+        [[zoo]]
+        name = "small"
+        kind = "candle"
+        model = "models/small.gguf"
+        threads = 2
+        on_context_full = "drop_oldest"
+        [[zoo]]
+        name = "large"
+        kind = "openai"
+        base_url = "https://api.example.com/v1/"
+        model = "gpt"
+        api_key_file = "{}"
+        vision = "native"
+        usd_per_million_prompt_tokens = 0.5
+        [[zoo]]
+        name = "script"
+        kind = "scripted"
+        queue = 0
+        [zoo.script]
+        answer = "hm"
+        token_ms = 5
+        faults = [{{ kind = "cut", after_tokens = 3, probability = 0.5 }}, {{ kind = "error", code = "overloaded" }}]
+        "#,
+        key.path().display()
+    ))
+    .unwrap();
+    let [small, large, script] = &settings.zoo[..] else { panic!() };
+    let Kind::Candle(candle) = &small.kind else { panic!() };
+    assert_eq!(candle.model, "/etc/tether/models/small.gguf");
+    let Kind::OpenAi(openai) = &large.kind else { panic!() };
+    assert_eq!(openai.base_url, "https://api.example.com/v1");
+    assert_eq!(openai.api_key.as_ref().unwrap().reveal(), "sk-secret-key");
+    assert_eq!(large.prices.usd_per_million_prompt_tokens, 0.5);
+    assert!(!format!("{settings:?}").contains("secret"), "no key in Debug");
+    let Kind::Scripted(play) = &script.kind else { panic!() };
+    assert_eq!((script.queue, play.faults.len()), (0, 2));
+    assert_eq!(settings.metrics, None);
+}
+
+#[test]
+fn a_mistake_is_named_with_its_cure() {
+    assert!(problem("lisen = \"x\"").contains("did you mean `listen`?"), "{}", problem("lisen = \"x\""));
+    let base = "[[zoo]]\nname = \"a\"\nkind = \"scripted\"\n";
+    let cases = [
+        ("listen = \"somewhere\"", "listen: \"somewhere\" must be IP:PORT"),
+        (&format!("{base}qeue = 3"), "did you mean `queue`?"),
+        (&format!("{base}base_url = \"x\""), "zoo.a.base_url: is a key of another kind"),
+        (&format!("{base}{base}"), "zoo.a: two backends have this name"),
+        (&format!("{base}concurrency = 0"), "zoo.a.concurrency: 0 must be from 1 to 4096"),
+        (&format!("{base}usd_per_request = nan"), "zoo.a.usd_per_request: NaN is not an amount"),
+        (&format!("{base}script.faults = [{{ kind = \"hang\", probability = 2.0 }}]"), "2 must be from 0 to 1"),
+        ("[[zoo]]\nname = \"a\"\nkind = \"canlde\"", "did you mean `candle`?"),
+        ("[[zoo]]\nname = \"a b\"\nkind = \"candle\"", "zoo.name: \"a b\" must be"),
+        ("[[zoo]]\nname = \"a\"\nkind = \"candle\"\nvision = \"native\"", "cannot see"),
+        ("[[zoo]]\nname = \"a\"\nkind = \"openai\"\nmodel = \"m\"", "zoo.a.base_url: is missing"),
+        ("[[tokens]]\nname = \"r\"\nsha256 = \"12\"", "tokens.r.sha256: must be the 64 hex digits"),
+    ];
+    for (text, expected) in cases {
+        let problem = problem(text);
+        assert!(problem.contains(expected), "{text}\n-> {problem}");
+        assert!(problem.contains("/etc/tether/gateway.toml"), "{problem}");
+    }
+}
+
+#[test]
+fn a_url_with_a_secret_is_refused_without_repeating_it() {
+    let zoo = "[[zoo]]\nname = \"a\"\nkind = \"openai\"\nmodel = \"m\"\nbase_url = \"https://me:hunter2@host/v1\"";
+    let problem = problem(zoo);
+    assert!(problem.contains("api_key_file") && !problem.contains("hunter2"), "{problem}");
+}
+
+#[test]
+fn the_limits_hold_at_their_borders() {
+    let zoo = |count: usize| {
+        (0..count).map(|n| format!("[[zoo]]\nname = \"m{n}\"\nkind = \"scripted\"\n")).collect::<String>()
+    };
+    assert_eq!(parse(&zoo(MAX_ZOO)).unwrap().zoo.len(), MAX_ZOO);
+    assert!(problem(&zoo(MAX_ZOO + 1)).contains("at most 64"));
+    let queue = |queue: usize| format!("[[zoo]]\nname = \"a\"\nkind = \"scripted\"\nqueue = {queue}");
+    assert!(parse(&queue(MAX_QUEUE)).is_ok());
+    assert!(parse(&queue(MAX_QUEUE + 1)).is_err());
+}

@@ -1,0 +1,99 @@
+//! What `GET /status` tells and `tether-cloud status` shows.
+
+use crate::gateway::Gateway;
+use crate::price::Prices;
+use crate::zoo::Member;
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use tether_protocol::wire::Vision;
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    pub version: String,
+    pub uptime_s: u64,
+    pub ready: bool,
+    pub draining: bool,
+    pub zoo: Vec<BackendStatus>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct BackendStatus {
+    pub name: String,
+    /// `candle`, `openai` or `scripted`.
+    pub kind: String,
+    pub vision: Vision,
+    pub context_tokens: Option<u32>,
+    pub healthy: bool,
+    /// What took it out.
+    pub problem: Option<String>,
+    pub running: usize,
+    pub waiting: usize,
+    pub concurrency: usize,
+    pub queue: usize,
+    pub turned_away: u64,
+    pub answered: u64,
+    pub cost_usd: f64,
+    pub prices: Prices,
+}
+
+impl Status {
+    pub fn of(gateway: &Gateway) -> Self {
+        let zoo = gateway.zoo();
+        Self {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            uptime_s: gateway.started.elapsed().as_secs(),
+            ready: gateway.is_ready(),
+            draining: gateway.is_draining(),
+            zoo: zoo.members().iter().map(|member| backend(gateway, member)).collect(),
+        }
+    }
+}
+
+fn backend(gateway: &Gateway, member: &Member) -> BackendStatus {
+    let settings = &member.settings;
+    let (answered, cost_usd) = gateway.metrics.answered(&settings.name);
+    let (inside, waiting) = (member.gate.inside(), member.gate.waiting());
+    BackendStatus {
+        name: settings.name.clone(),
+        kind: settings.kind.as_str().to_owned(),
+        vision: settings.vision,
+        context_tokens: member.context_tokens(),
+        healthy: member.is_healthy(),
+        problem: member.problem(),
+        running: inside.saturating_sub(waiting),
+        waiting,
+        concurrency: settings.concurrency,
+        queue: settings.queue,
+        turned_away: member.gate.turned_away(),
+        answered,
+        cost_usd,
+        prices: settings.prices,
+    }
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = match (self.ready, self.draining) {
+            (_, true) => "draining",
+            (true, false) => "ready",
+            (false, false) => "no backend is healthy",
+        };
+        writeln!(f, "tether-cloud {}, {state}, up {} s", self.version, self.uptime_s)?;
+        let width = self.zoo.iter().map(|backend| backend.name.len()).max().unwrap_or(0).max("model".len());
+        writeln!(f, "\n{:width$}  kind      vision    state  running  waiting  answered        usd", "model")?;
+        for backend in &self.zoo {
+            let BackendStatus { name, kind, running, waiting, concurrency, queue, answered, cost_usd, .. } = backend;
+            let vision = format!("{:?}", backend.vision).to_lowercase();
+            let state = if backend.healthy { "up" } else { "out" };
+            let (running, waiting) = (format!("{running}/{concurrency}"), format!("{waiting}/{queue}"));
+            writeln!(
+                f,
+                "{name:width$}  {kind:8}  {vision:8}  {state:5}  {running:>7}  {waiting:>7}  {answered:>8}  {cost_usd:>9.6}"
+            )?;
+            if let Some(problem) = &backend.problem {
+                writeln!(f, "{:width$}  {problem}", "")?;
+            }
+        }
+        Ok(())
+    }
+}
