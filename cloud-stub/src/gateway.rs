@@ -83,3 +83,6 @@ impl TurnHandler for Gateway {
         turn::handle(self, &peer, turn).await;
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -14,6 +14,9 @@ pub(super) const NOTABLE_SHIFT: f32 = 20.0;
 /// Below this share nothing moved; above the other one everything did.
 const MOVED_CELLS: usize = SIDE * SIDE / 200;
 const EVERYWHERE_CELLS: usize = SIDE * SIDE * 6 / 10;
+/// Mean distance of the changed cells from their middle beyond which they are not one place: a change that fills half
+/// of the image has 12.
+const SCATTERED_CELLS: usize = 13;
 /// An older frame tells nothing about now.
 const EXPIRY: Duration = Duration::from_secs(60);
 /// 1 KiB each.
@@ -66,6 +69,8 @@ pub struct Motion {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Place {
     Everywhere,
+    /// Far apart, so that no one place would be true.
+    Scattered,
     /// Row and column of a 3 x 3 grid, from the upper left.
     Ninth(usize, usize),
 }
@@ -76,9 +81,12 @@ impl Place {
             count if count <= MOVED_CELLS => None,
             count if count >= EVERYWHERE_CELLS => Some(Self::Everywhere),
             count => {
-                let rows: usize = changed.iter().map(|cell| cell / SIDE).sum();
-                let columns: usize = changed.iter().map(|cell| cell % SIDE).sum();
-                Some(Self::Ninth(rows / count * 3 / SIDE, columns / count * 3 / SIDE))
+                let mean =
+                    |part: &dyn Fn(usize) -> usize| changed.iter().map(|&cell| part(cell)).sum::<usize>() / count;
+                let (row, column) = (mean(&|cell| cell / SIDE), mean(&|cell| cell % SIDE));
+                let spread = mean(&|cell| (cell / SIDE).abs_diff(row) + (cell % SIDE).abs_diff(column));
+                let scattered = spread > SCATTERED_CELLS;
+                Some(if scattered { Self::Scattered } else { Self::Ninth(row * 3 / SIDE, column * 3 / SIDE) })
             }
         }
     }
@@ -91,6 +99,7 @@ impl Place {
         ];
         match self {
             Self::Everywhere => "everywhere",
+            Self::Scattered => "in several places",
             Self::Ninth(row, column) => NINTHS[row.min(2)][column.min(2)],
         }
     }
