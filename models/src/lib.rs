@@ -1,21 +1,28 @@
 //! Tokens in, tokens out. GGUF models through candle, their tokenizers and chat templates, sampling, and the thread
 //! that a model runs on. Nothing here knows requests, networks or policies.
 
+mod arch;
+mod cache;
 pub mod chat;
+mod decoder;
 pub mod engine;
 pub mod error;
 pub mod generate;
+mod gguf;
+mod layers;
 pub mod registry;
 pub mod sampling;
+pub mod testing;
 pub mod text;
 pub mod tokenizer;
 pub mod worker;
 
+pub use cache::{Cache, Snapshot};
 pub use chat::{ChatMessage, ChatTemplate, OnContextFull, Prepared};
-pub use engine::{Cache, Engine, LoadOptions, ModelInfo, Snapshot};
+pub use engine::{Engine, LoadOptions, ModelInfo, Requantize};
 pub use error::ModelError;
-pub use generate::{Finish, GenerateOptions, Generated};
+pub use generate::{Advance, Finish, GenerateOptions, Generated, Generation, Sequence};
 pub use sampling::{Sampler, SamplingOptions};
 pub use text::TextStream;
 pub use tokenizer::Tokenizer;
-pub use worker::{Cancel, Event, Job, Worker, WorkerOptions};
+pub use worker::{Cancel, Event, Job, Worker, WorkerOptions, WorkerStats};

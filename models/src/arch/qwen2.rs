@@ -1,0 +1,26 @@
+//! Qwen 2 and 2.5 (Yang et al., 2024): Llama with biases on query, key and value, which `Linear` finds in the file.
+
+use crate::decoder::{Decoder, Layer};
+use crate::error::ModelError;
+use crate::gguf::{Dimensions, Gguf};
+use crate::layers::{Activation, Attention, GatedMlp, Pairing, RmsNorm, Rope, SelfAttention};
+
+pub(super) fn load(gguf: &Gguf, dims: &Dimensions, _context: usize) -> Result<Decoder, ModelError> {
+    let rope_dimensions = gguf.rope_dimensions(dims.head_dim)?;
+    let rope = Rope::new(rope_dimensions, gguf.rope_base(10_000.0)?, gguf.rope_linear_factor()?, Pairing::Halves);
+    Decoder::load(gguf, dims, vec![rope], |index| layer(gguf, dims, index))
+}
+
+fn layer(gguf: &Gguf, dims: &Dimensions, index: usize) -> Result<Layer, ModelError> {
+    let block = format!("blk.{index}");
+    let norm = |name: &str| RmsNorm::load(gguf, &format!("{block}.{name}"), dims.hidden, dims.rms_epsilon);
+    Ok(Layer {
+        attention_norm: norm("attn_norm")?,
+        attention: SelfAttention::load(gguf, dims, &block, Attention::new(dims, None))?,
+        post_attention_norm: None,
+        mlp_norm: norm("ffn_norm")?,
+        mlp: GatedMlp::load(gguf, dims, &block, Activation::Silu)?,
+        post_mlp_norm: None,
+        rope: 0,
+    })
+}

@@ -1,0 +1,134 @@
+//! Jobs that wait, round-robin between clients.
+
+use super::Job;
+use crate::error::ModelError;
+use crate::worker::Event;
+use std::collections::VecDeque;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+pub(super) struct Queue {
+    limit: usize,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+pub(super) struct Waiting {
+    pub(super) job: Job,
+    pub(super) since: Instant,
+}
+
+#[derive(Default)]
+struct State {
+    /// The clients that have jobs waiting, the next one first. Each one's jobs stay in order.
+    clients: VecDeque<(u64, VecDeque<Waiting>)>,
+    waiting: usize,
+    serving: bool,
+    stopped: bool,
+}
+
+impl Queue {
+    pub(super) fn new(limit: usize) -> Queue {
+        Queue { limit, state: Mutex::default(), changed: Condvar::new() }
+    }
+
+    /// Adds a job, unless `limit` jobs wait that are still wanted.
+    pub(super) fn push(&self, job: Job) -> Result<(), ModelError> {
+        let mut state = self.lock();
+        if state.stopped {
+            return Err(ModelError::Stopped("it is shutting down".into()));
+        }
+        let cancelled = match state.waiting >= self.limit {
+            true => state.remove_cancelled(),
+            false => Vec::new(),
+        };
+        let result = match state.waiting >= self.limit {
+            true => Err(ModelError::QueueFull(state.waiting)),
+            false => Ok(state.add(Waiting { job, since: Instant::now() })),
+        };
+        drop(state);
+        self.changed.notify_one();
+        cancelled.into_iter().for_each(|mut waiting| (waiting.job.sink)(Event::Cancelled));
+        result
+    }
+
+    /// Waits for a job and takes it. `None` once stopped.
+    pub(super) fn next(&self) -> Option<Waiting> {
+        let mut state = self.lock();
+        loop {
+            if state.stopped {
+                return None;
+            }
+            if let Some(waiting) = state.take() {
+                return Some(waiting);
+            }
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    pub(super) fn finished(&self) {
+        self.lock().serving = false;
+    }
+
+    /// Jobs waiting, the one being served included.
+    pub(super) fn len(&self) -> usize {
+        let state = self.lock();
+        state.waiting + usize::from(state.serving)
+    }
+
+    pub(super) fn is_stopped(&self) -> bool {
+        self.lock().stopped
+    }
+
+    /// Ends the wait of [`Self::next`] for good, and fails what waits.
+    pub(super) fn stop(&self) {
+        let mut state = self.lock();
+        state.stopped = true;
+        let dropped: Vec<Waiting> = std::iter::from_fn(|| state.take()).collect();
+        drop(state);
+        self.changed.notify_all();
+        for mut waiting in dropped {
+            (waiting.job.sink)(Event::Failed(ModelError::Stopped("it is shutting down".into())));
+        }
+    }
+
+    /// The state is whole between statements, so a panic elsewhere while it was locked does not matter.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn add(&mut self, waiting: Waiting) {
+        self.waiting += 1;
+        let client = waiting.job.client;
+        match self.clients.iter_mut().find(|(id, _)| *id == client) {
+            Some((_, jobs)) => jobs.push_back(waiting),
+            None => self.clients.push_back((client, VecDeque::from([waiting]))),
+        }
+    }
+
+    /// The oldest job of the client whose turn it is, who then goes to the back.
+    fn take(&mut self) -> Option<Waiting> {
+        let (client, mut jobs) = self.clients.pop_front()?;
+        let waiting = jobs.pop_front()?;
+        if !jobs.is_empty() {
+            self.clients.push_back((client, jobs));
+        }
+        self.waiting -= 1;
+        self.serving = true;
+        Some(waiting)
+    }
+
+    fn remove_cancelled(&mut self) -> Vec<Waiting> {
+        let mut removed = Vec::new();
+        for (_, jobs) in &mut self.clients {
+            let (cancelled, kept) = jobs.drain(..).partition::<Vec<_>, _>(|waiting| waiting.job.cancel.is_cancelled());
+            jobs.extend(kept);
+            removed.extend(cancelled);
+        }
+        self.clients.retain(|(_, jobs)| !jobs.is_empty());
+        self.waiting -= removed.len();
+        removed
+    }
+}
