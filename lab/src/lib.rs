@@ -1,1 +1,4 @@
-//! Skeleton.
+//! The laboratory: trains, evaluates and simulates policies. `tether-lab --help` lists what it does.
+
+pub mod mess;
+pub mod report;

@@ -2,6 +2,7 @@
 
 pub mod decision;
 pub mod fixed;
+pub mod mess;
 pub mod observation;
 pub mod rule;
 pub mod tmo;

@@ -34,3 +34,12 @@ pub const MAX_ANSWER_BYTES: usize = 1024 * 1024;
 pub const MAX_SSE_EVENT_BYTES: usize = 2 * 1024 * 1024;
 /// A deadline: ten minutes.
 pub const MAX_DEADLINE_MS: u64 = 600_000;
+
+/// Models in one zoo. A decision scores each of them, about a microsecond a model.
+pub const MAX_ZOO_MODELS: usize = 16;
+/// Tenants whose queues a router holds; the one unused for longest gives way. About 200 bytes each.
+pub const MAX_TENANTS: usize = 100_000;
+/// Answered turns that wait for a rating; about 700 bytes each, 35 MB in all.
+pub const MAX_PENDING_RATINGS: usize = 50_000;
+/// How long a turn can be rated: a day.
+pub const MAX_RATING_AGE_MS: i64 = 24 * 3_600 * 1_000;

@@ -1,0 +1,145 @@
+//! The command line of the simulator.
+
+use super::data::{self, Dataset, Source};
+use super::scenario::Scenario;
+use super::synthetic::{self, Shape};
+use super::table::{Plan, Table};
+use anyhow::{Context, ensure};
+use clap::{Args, Parser, Subcommand};
+use std::path::PathBuf;
+use tether_policies::mess::{Encoder, HashedEncoder, Params};
+
+#[derive(Debug, Parser)]
+pub struct MessCli {
+    #[command(subcommand)]
+    command: MessCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum MessCommand {
+    /// Our router beside every baseline, on one stream.
+    #[command(after_help = EXAMPLES)]
+    Table {
+        #[command(flatten)]
+        options: Options,
+        /// What goes wrong.
+        #[arg(long, value_enum, default_value = "plain")]
+        scenario: Scenario,
+    },
+    /// The same over levels of alpha, from 5 points above the cheapest model's mean to the best one's.
+    Sweep {
+        #[command(flatten)]
+        options: Options,
+    },
+    /// The same over all scenarios.
+    Drift {
+        #[command(flatten)]
+        options: Options,
+    },
+}
+
+const EXAMPLES: &str = "Examples:
+  tether-lab mess table                                   # a synthetic zoo, no data needed
+  tether-lab mess table --data rated.jsonl --models small,large,huge --alpha 0.8,0.85
+  tether-lab mess table --data rated.jsonl --models a,b --costs 7,51 --alpha 0.6 --scenario drop --json
+
+A line of the data: {\"prompt\":\"..\",\"models\":{\"small\":{\"satisfied\":1,\"cost_usd\":0.0002},..}}
+Name the models from the cheapest to the dearest: no router is told any mean or cost, only this order.";
+
+#[derive(Debug, Args)]
+pub struct Options {
+    /// Rated requests as JSON lines; without it, a synthetic zoo.
+    #[arg(long, value_name = "FILE")]
+    data: Option<PathBuf>,
+    /// The zoo, from the cheapest to the dearest model.
+    #[arg(long, value_delimiter = ',', value_name = "A,B,C")]
+    models: Vec<String>,
+    /// A constant cost per model, where the data has none.
+    #[arg(long, value_delimiter = ',', value_name = "1,2,5")]
+    costs: Option<Vec<f64>>,
+    /// Levels of satisfaction to keep, each above 0 and below 1.
+    #[arg(long, value_delimiter = ',', default_value = "0.8")]
+    alpha: Vec<f64>,
+    /// Random orders of the requests.
+    #[arg(long, default_value_t = 10)]
+    seeds: u64,
+    #[arg(long, default_value_t = 0)]
+    first_seed: u64,
+    /// Leave out rows that lack a model.
+    #[arg(long)]
+    skip_incomplete: bool,
+    /// Our router's constants as JSON, such as {"optimism":0.3}; others keep their defaults.
+    #[arg(long, value_name = "JSON")]
+    params: Option<String>,
+    /// JSON, one table a line.
+    #[arg(long)]
+    json: bool,
+}
+
+impl Options {
+    fn dataset(&self, encoder: &dyn Encoder) -> anyhow::Result<Dataset> {
+        let Some(path) = &self.data else {
+            ensure!(self.models.is_empty(), "--models needs --data; the synthetic zoo names its own models");
+            return Ok(synthetic::zoo(Shape::default(), 1, encoder));
+        };
+        let source = Source {
+            path,
+            models: &self.models,
+            costs: self.costs.as_deref(),
+            skip_incomplete: self.skip_incomplete,
+        };
+        Ok(data::load(&source, encoder)?)
+    }
+
+    fn params(&self) -> anyhow::Result<Params> {
+        match &self.params {
+            None => Ok(Params::default()),
+            Some(json) => serde_json::from_str(json).context("--params"),
+        }
+    }
+
+    fn plan<'a>(&self, data: &'a Dataset, width: usize, scenario: Scenario, alpha: f64) -> anyhow::Result<Plan<'a>> {
+        ensure!(alpha > 0.0 && alpha < 1.0, "--alpha {alpha} must lie above 0 and below 1, such as 0.85");
+        ensure!((1..=10_000).contains(&self.seeds), "--seeds must lie between 1 and 10000");
+        let best = data.means().iter().map(|means| means.satisfaction).fold(0.0, f64::max);
+        if alpha > best {
+            eprintln!("tether-lab: alpha {alpha} is above what any model reaches ({best:.3}); the best is served");
+        }
+        let seeds = self.first_seed..self.first_seed + self.seeds;
+        Ok(Plan { data, width, scenario, alpha, seeds, params: self.params()? })
+    }
+
+    fn show(&self, table: &Table) -> anyhow::Result<()> {
+        let text = if self.json { serde_json::to_string(table)? + "\n" } else { table.text() + "\n" };
+        Ok(crate::report::print(&text)?)
+    }
+}
+
+pub fn run(cli: MessCli) -> anyhow::Result<()> {
+    let encoder = HashedEncoder;
+    let (options, scenarios) = match &cli.command {
+        MessCommand::Table { options, scenario } => (options, vec![*scenario]),
+        MessCommand::Drift { options } => (options, Scenario::ALL.to_vec()),
+        MessCommand::Sweep { options } => (options, vec![Scenario::Plain]),
+    };
+    let data = options.dataset(&encoder)?;
+    let alphas = match &cli.command {
+        MessCommand::Sweep { .. } => levels(&data),
+        _ => options.alpha.clone(),
+    };
+    for scenario in scenarios {
+        for &alpha in &alphas {
+            let plan = options.plan(&data, encoder.width(), scenario, alpha)?;
+            options.show(&plan.table())?;
+        }
+    }
+    Ok(())
+}
+
+/// Every five points between the cheapest model's mean and the best one's.
+fn levels(data: &Dataset) -> Vec<f64> {
+    let means = data.means();
+    let best = means.iter().map(|means| means.satisfaction).fold(0.0, f64::max);
+    let levels = (1..20).map(|step| f64::from(step) * 0.05);
+    levels.filter(|&level| level > means[0].satisfaction && level < best).collect()
+}
