@@ -53,7 +53,11 @@ const SEEDS: std::ops::Range<u64> = 0..10;
 const SEEDS_TO_HOLD: f64 = 9.0;
 
 /// Measures everything and hands each bar to `show` as soon as it is known.
-pub fn run(folder: &Path, encoder: &dyn Encoder, show: &mut dyn FnMut(&Bar) -> anyhow::Result<()>) -> anyhow::Result<()> {
+pub fn run(
+    folder: &Path,
+    encoder: &dyn Encoder,
+    show: &mut dyn FnMut(&Bar) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
     match read(folder, &PARETO, encoder)? {
         Some(data) => pareto(&data, encoder.width(), show)?,
         None => skipped_pareto(folder).iter().try_for_each(&mut *show)?,
@@ -85,7 +89,13 @@ fn skipped_pareto(folder: &Path) -> Vec<Bar> {
         [
             skipped(&format!("paretobandit satisfaction {alpha:.2}"), SEEDS_TO_HOLD, "seeds", folder, PARETO.file),
             skipped(&format!("paretobandit cost {alpha:.2}"), cost, "ratio", folder, PARETO.file),
-            skipped(&format!("paretobandit against published {alpha:.2}"), PUBLISHED_TARGET, "ratio", folder, PARETO.file),
+            skipped(
+                &format!("paretobandit against published {alpha:.2}"),
+                PUBLISHED_TARGET,
+                "ratio",
+                folder,
+                PARETO.file,
+            ),
         ]
     };
     let mut bars: Vec<Bar> = LEVELS.iter().flat_map(rows).collect();

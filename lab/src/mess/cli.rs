@@ -1,11 +1,14 @@
 //! The command line of the simulator.
 
+use super::bench;
 use super::data::{self, Dataset, Source};
+use super::page::page;
 use super::scenario::Scenario;
 use super::synthetic::{self, Shape};
 use super::table::{Plan, Table};
 use anyhow::{Context, ensure};
 use clap::{Args, Parser, Subcommand};
+use indicatif::{ProgressBar, ProgressStyle};
 use std::path::PathBuf;
 use tether_policies::mess::{Encoder, HashedEncoder, Params};
 
@@ -35,6 +38,17 @@ enum MessCommand {
     Drift {
         #[command(flatten)]
         options: Options,
+    },
+    /// The levels and the scenarios together, as one HTML page with plots.
+    Report {
+        #[command(flatten)]
+        options: Options,
+    },
+    /// The project's bars, one JSON object a line: {"bar","value","target","unit","met","how"}.
+    Bench {
+        /// The folder with paretobandit_val.jsonl and llmrouter.jsonl; without it those bars are skipped, not met.
+        #[arg(long, value_name = "FOLDER", default_value = ".")]
+        data: PathBuf,
     },
 }
 
@@ -74,6 +88,9 @@ pub struct Options {
     /// JSON, one table a line.
     #[arg(long)]
     json: bool,
+    /// Also writes a page with plots; `report` writes mess.html unless told otherwise.
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
 }
 
 impl Options {
@@ -82,12 +99,8 @@ impl Options {
             ensure!(self.models.is_empty(), "--models needs --data; the synthetic zoo names its own models");
             return Ok(synthetic::zoo(Shape::default(), 1, encoder));
         };
-        let source = Source {
-            path,
-            models: &self.models,
-            costs: self.costs.as_deref(),
-            skip_incomplete: self.skip_incomplete,
-        };
+        let source =
+            Source { path, models: &self.models, costs: self.costs.as_deref(), skip_incomplete: self.skip_incomplete };
         Ok(data::load(&source, encoder)?)
     }
 
@@ -117,21 +130,49 @@ impl Options {
 
 pub fn run(cli: MessCli) -> anyhow::Result<()> {
     let encoder = HashedEncoder;
-    let (options, scenarios) = match &cli.command {
-        MessCommand::Table { options, scenario } => (options, vec![*scenario]),
-        MessCommand::Drift { options } => (options, Scenario::ALL.to_vec()),
-        MessCommand::Sweep { options } => (options, vec![Scenario::Plain]),
-    };
-    let data = options.dataset(&encoder)?;
-    let alphas = match &cli.command {
-        MessCommand::Sweep { .. } => levels(&data),
-        _ => options.alpha.clone(),
-    };
-    for scenario in scenarios {
-        for &alpha in &alphas {
-            let plan = options.plan(&data, encoder.width(), scenario, alpha)?;
-            options.show(&plan.table())?;
+    match cli.command {
+        MessCommand::Table { options, scenario } => tables(&options, &encoder, &[scenario], None),
+        MessCommand::Drift { options } => tables(&options, &encoder, &Scenario::ALL, None),
+        MessCommand::Sweep { options } => {
+            let data = options.dataset(&encoder)?;
+            tables(&options, &encoder, &[Scenario::Plain], Some(levels(&data)))
         }
+        MessCommand::Report { mut options } => {
+            options.html.get_or_insert_with(|| PathBuf::from("mess.html"));
+            tables(&options, &encoder, &Scenario::ALL, None)
+        }
+        MessCommand::Bench { data } => {
+            bench::run(&data, &encoder, &mut |bar| Ok(crate::report::print(&(serde_json::to_string(bar)? + "\n"))?))
+        }
+    }
+}
+
+/// Runs each scenario at each level, shows every table as soon as it is there, and writes the page at the end.
+fn tables(
+    options: &Options,
+    encoder: &dyn Encoder,
+    scenarios: &[Scenario],
+    alphas: Option<Vec<f64>>,
+) -> anyhow::Result<()> {
+    let data = options.dataset(encoder)?;
+    let alphas = alphas.unwrap_or_else(|| options.alpha.clone());
+    ensure!(!alphas.is_empty(), "no level lies between the cheapest model's mean and the best one's; give --alpha");
+    let bar = ProgressBar::new((scenarios.len() * alphas.len()) as u64);
+    bar.set_style(ProgressStyle::with_template("{pos}/{len} {msg} {elapsed}")?);
+    let mut shown = Vec::new();
+    for &scenario in scenarios {
+        for &alpha in &alphas {
+            bar.set_message(format!("{}, alpha {alpha}", scenario.name()));
+            let table = options.plan(&data, encoder.width(), scenario, alpha)?.table();
+            bar.suspend(|| options.show(&table))?;
+            bar.inc(1);
+            shown.push(table);
+        }
+    }
+    bar.finish_and_clear();
+    if let Some(path) = &options.html {
+        std::fs::write(path, page(&shown)).with_context(|| format!("cannot write {}", path.display()))?;
+        eprintln!("wrote {}", path.display());
     }
     Ok(())
 }

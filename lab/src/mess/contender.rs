@@ -42,7 +42,13 @@ pub struct Tether {
 }
 
 impl Tether {
-    pub fn new(data: &Dataset, present: &[usize], width: usize, alphas: &[f64], params: Params) -> anyhow::Result<Self> {
+    pub fn new(
+        data: &Dataset,
+        present: &[usize],
+        width: usize,
+        alphas: &[f64],
+        params: Params,
+    ) -> anyhow::Result<Self> {
         let spec = |&m: &usize| ModelSpec { name: data.models[m].clone(), price: None };
         let specs = present.iter().map(spec).collect();
         let mut router = Router::new(specs, width, TenantConfig::new(alphas[0])?, params)?;

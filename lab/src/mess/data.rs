@@ -93,12 +93,7 @@ fn known_models(line: &str) -> String {
     names.join(", ")
 }
 
-fn read_row(
-    source: &Source<'_>,
-    encoder: &dyn Encoder,
-    number: usize,
-    line: &str,
-) -> Result<Option<Row>, DataError> {
+fn read_row(source: &Source<'_>, encoder: &dyn Encoder, number: usize, line: &str) -> Result<Option<Row>, DataError> {
     let error = |problem: String| DataError::Line { path: source.path.to_owned(), line: number, problem };
     let line: Line = serde_json::from_str(line).map_err(|problem| error(problem.to_string()))?;
     let mut row = Row { features: encode(encoder, &line.prompt), satisfied: vec![], cost: vec![] };
@@ -113,7 +108,8 @@ fn read_row(
             )));
         };
         let cost = source.costs.map(|costs| costs[m]).or(rated.cost_usd);
-        let cost = cost.ok_or_else(|| error(format!("{name} has no cost_usd; give one cost per model with --costs")))?;
+        let cost =
+            cost.ok_or_else(|| error(format!("{name} has no cost_usd; give one cost per model with --costs")))?;
         if !(cost.is_finite() && cost >= 0.0 && (0.0..=1.0).contains(&rated.satisfied)) {
             return Err(error(format!("{name} has cost {cost}, satisfied {}", rated.satisfied)));
         }

@@ -19,7 +19,17 @@ pub fn page(tables: &[Table]) -> String {
 fn section(table: &Table) -> String {
     let title = format!("{}, {}, alpha {}", table.data, table.scenario, table.alpha);
     let head = [
-        "router", "satisfaction", "lowest", "held", "windows below", "mean cost", "/ static", "largest Q", "calls", "extra", "labels",
+        "router",
+        "satisfaction",
+        "lowest",
+        "held",
+        "windows below",
+        "mean cost",
+        "/ static",
+        "largest Q",
+        "calls",
+        "extra",
+        "labels",
     ];
     let rows: Vec<Vec<String>> = table.lines.iter().map(|line| cells(line, table.seeds)).collect();
     let plots = [satisfaction(table), windows(table), cost(table), queue(table)].map(|chart| chart.html()).concat();
@@ -76,7 +86,12 @@ fn windows(table: &Table) -> Chart {
 
 fn cost(table: &Table) -> Chart {
     let level = Some((table.static_mix_cost, "static mix, knows means".to_owned()));
-    chart("Mean cost so far, everything asked included.", "cost per request", series(table, |point| point.mean_cost), level)
+    chart(
+        "Mean cost so far, everything asked included.",
+        "cost per request",
+        series(table, |point| point.mean_cost),
+        level,
+    )
 }
 
 fn queue(table: &Table) -> Chart {

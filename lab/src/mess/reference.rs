@@ -29,7 +29,9 @@ fn best_mix(means: &[Means], alpha: f64) -> Mix {
 pub fn static_reference(stream: &Stream<'_>) -> StaticReference {
     let means = stream.data.means();
     let alphas: Vec<f64> = match stream.scenario {
-        Scenario::TwoTenants => vec![stream.scenario.tenant(stream.alpha, 0).1, stream.scenario.tenant(stream.alpha, 1).1],
+        Scenario::TwoTenants => {
+            vec![stream.scenario.tenant(stream.alpha, 0).1, stream.scenario.tenant(stream.alpha, 1).1]
+        }
         _ => vec![stream.alpha],
     };
     let mixes: Vec<Mix> = alphas.iter().map(|&alpha| best_mix(&means, alpha)).collect();

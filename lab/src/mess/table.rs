@@ -212,7 +212,17 @@ impl Table {
         }
         text += &format!(
             "{:<36} {:>8} {:>8} {:>6} {:>8} {:>11} {:>7} {:>7}  {:<20} {:<16} {}\n",
-            "router", "satisf.", "lowest", "held", "windows<", "mean cost", "/static", "max Q", "calls", "extra", "labels"
+            "router",
+            "satisf.",
+            "lowest",
+            "held",
+            "windows<",
+            "mean cost",
+            "/static",
+            "max Q",
+            "calls",
+            "extra",
+            "labels"
         );
         let list = |numbers: &[f64]| numbers.iter().map(|n| format!("{n:.0}")).collect::<Vec<_>>().join(",");
         for line in &self.lines {

@@ -1,7 +1,5 @@
 //! A page that stands alone: no script, no font, no picture from elsewhere.
 
-use std::fmt::Write;
-
 pub fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
@@ -34,11 +32,11 @@ pub fn page(title: &str, body: &str) -> String {
 /// A table; cells are text and are escaped.
 pub fn table(head: &[&str], rows: &[Vec<String>]) -> String {
     let mut html = String::from("<table><thead><tr>");
-    head.iter().for_each(|cell| drop(write!(html, "<th>{}</th>", escape(cell))));
+    html.extend(head.iter().map(|cell| format!("<th>{}</th>", escape(cell))));
     html += "</tr></thead><tbody>";
     for row in rows {
         html += "<tr>";
-        row.iter().for_each(|cell| drop(write!(html, "<td>{}</td>", escape(cell))));
+        html.extend(row.iter().map(|cell| format!("<td>{}</td>", escape(cell))));
         html += "</tr>";
     }
     html + "</tbody></table>\n"

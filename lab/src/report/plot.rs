@@ -28,8 +28,7 @@ const TOP: f64 = 12.0;
 const BOTTOM: f64 = 40.0;
 const TICKS: usize = 5;
 /// Distinguishable by the colour-blind too (Okabe and Ito).
-const COLOURS: [&str; 8] =
-    ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#6c6c6c", "#b5a500"];
+const COLOURS: [&str; 8] = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#6c6c6c", "#b5a500"];
 
 /// Where data lie on the paper.
 struct Frame {
@@ -39,11 +38,18 @@ struct Frame {
 
 impl Frame {
     fn of(chart: &Chart) -> Self {
-        let points = || chart.series.iter().flat_map(|series| &series.points).filter(|p| p.0.is_finite() && p.1.is_finite());
+        let points =
+            || chart.series.iter().flat_map(|series| &series.points).filter(|p| p.0.is_finite() && p.1.is_finite());
         let range = |values: &mut dyn Iterator<Item = f64>| {
             let (low, high) =
                 values.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), v| (low.min(v), high.max(v)));
-            if low > high { (0.0, 1.0) } else if low == high { (low - 0.5, high + 0.5) } else { (low, high) }
+            if low > high {
+                (0.0, 1.0)
+            } else if low == high {
+                (low - 0.5, high + 0.5)
+            } else {
+                (low, high)
+            }
         };
         let level = chart.level.as_ref().map(|(level, _)| *level);
         let (low, high) = range(&mut points().map(|p| p.1).chain(level));

@@ -22,7 +22,7 @@ pub struct Params {
     /// The largest surplus that is remembered, in satisfied answers.
     pub bank: f64,
     /// How far towards the highest reachable satisfaction a deficit may push the target, from this share at no
-    /// deficit to all the way at `q_max`.
+    /// deficit to all the way at `peek`.
     pub push: f64,
     /// Above this queue the guard answers, until the queue is half of it.
     pub q_max: f64,
@@ -62,8 +62,8 @@ impl Default for Params {
             bank: 12.0,
             push: 0.5,
             q_max: 40.0,
-            peek: 10.0,
-            patience: 6.0,
+            peek: 12.0,
+            patience: 8.0,
             trials: 40,
             recent: 256,
             price_every: 8,

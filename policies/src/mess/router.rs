@@ -258,9 +258,8 @@ impl Router {
             let labels = &self.models[m].labels;
             labels.mean().is_some_and(|mean| mean + (alpha * (1.0 - alpha) / labels.count).sqrt() * 2.0 < alpha)
         };
-        (tenant.guard.active && allowed.iter().all(below)).then(|| {
-            format!("alpha {alpha} is above what any permitted model reaches; the best measured one answers")
-        })
+        (tenant.guard.active && allowed.iter().all(below))
+            .then(|| format!("alpha {alpha} is above what any permitted model reaches; the best measured one answers"))
     }
 
     fn allowed(&self, config: &TenantConfig) -> Vec<usize> {
@@ -353,7 +352,8 @@ impl Router {
         if let Some(&new) = usable.iter().find(|&&m| self.models[m].calls < WARM_UP_CALLS) {
             return blind(new, "warm_up", 1.0);
         }
-        let untried = |m: usize| ladder[..2.min(ladder.len())].contains(&m) || self.models[m].calls >= self.params.trials;
+        let untried =
+            |m: usize| ladder[..2.min(ladder.len())].contains(&m) || self.models[m].calls >= self.params.trials;
         if let Some(&new) = usable.iter().find(|&&m| !untried(m)) {
             return blind(new, "trial", 1.0);
         }
@@ -546,12 +546,7 @@ impl Router {
         Ok(LabelOutcome::Learned)
     }
 
-    fn asked(
-        &mut self,
-        turn: &str,
-        model: &str,
-        now_ms: i64,
-    ) -> Result<(&mut Model, &mut Pending, usize), RateError> {
+    fn asked(&mut self, turn: &str, model: &str, now_ms: i64) -> Result<(&mut Model, &mut Pending, usize), RateError> {
         let not_asked = || RateError::NotAsked { turn: turn.to_owned(), model: model.to_owned() };
         let learner = self.models.iter_mut().find(|known| known.spec.name == model).ok_or_else(not_asked)?;
         let pending = self.pending.get_mut(turn, now_ms).ok_or_else(|| RateError::Unknown(turn.to_owned()))?;

@@ -22,9 +22,9 @@ pub fn cheapest(models: &[Means], alpha: f64) -> Option<Mix> {
     let single = |i: usize| Mix { lower: i, upper: i, share: 1.0, means: models[i] };
     let enough = |i: usize| models[i].satisfaction >= alpha;
     let singles = (0..models.len()).filter(|&i| enough(i)).map(single);
-    let pairs = (0..models.len()).filter(|&i| !enough(i)).flat_map(|lower| {
-        (0..models.len()).filter(|&i| enough(i)).map(move |upper| pair(models, lower, upper, alpha))
-    });
+    let pairs = (0..models.len())
+        .filter(|&i| !enough(i))
+        .flat_map(|lower| (0..models.len()).filter(|&i| enough(i)).map(move |upper| pair(models, lower, upper, alpha)));
     singles.chain(pairs).min_by(|a, b| a.means.cost.total_cmp(&b.means.cost))
 }
 
@@ -32,8 +32,7 @@ fn pair(models: &[Means], lower: usize, upper: usize, alpha: f64) -> Mix {
     let (low, high) = (models[lower], models[upper]);
     let share = (alpha - low.satisfaction) / (high.satisfaction - low.satisfaction);
     let blend = |low: f64, high: f64| low + share * (high - low);
-    let means =
-        Means { satisfaction: blend(low.satisfaction, high.satisfaction), cost: blend(low.cost, high.cost) };
+    let means = Means { satisfaction: blend(low.satisfaction, high.satisfaction), cost: blend(low.cost, high.cost) };
     Mix { lower, upper, share, means }
 }
 

@@ -87,13 +87,10 @@ impl Tenant {
     pub(super) fn target(&self, best: f64, reachable: f64, params: &Params) -> f64 {
         let alpha = self.config.alpha;
         let margin = (best - alpha).max(1e-4);
-        let horizon = if self.deficit > 0.0 {
-            params.horizon
-        } else {
-            params.horizon * (1.0 + (params.room / margin).powi(2))
-        };
+        let horizon =
+            if self.deficit > 0.0 { params.horizon } else { params.horizon * (1.0 + (params.room / margin).powi(2)) };
         let wanted = alpha + (self.deficit / horizon).clamp(-0.08, 0.08);
-        let push = params.push + (1.0 - params.push) * (self.deficit / params.q_max).clamp(0.0, 1.0);
+        let push = params.push + (1.0 - params.push) * (self.deficit / params.peek).clamp(0.0, 1.0);
         wanted.min(alpha.max(alpha + push * (reachable - alpha)))
     }
 
