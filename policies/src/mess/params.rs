@@ -64,7 +64,7 @@ impl Default for Params {
             q_max: 40.0,
             peek: 12.0,
             patience: 8.0,
-            trials: 40,
+            trials: 60,
             recent: 256,
             price_every: 8,
             extra: 0.02,

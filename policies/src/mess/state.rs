@@ -1,7 +1,7 @@
 //! The learned state on its way to and from a file: versioned, and checked before it is believed.
 //!
 //! A router is deterministic, so a log of its calls after a snapshot (`route`, `answered`, `rate` with their arguments)
-//! replays to the same state.
+//! replays to the same decisions (JSON gives back a float to within its last bit).
 
 use super::router::Router;
 use serde::{Deserialize, Serialize};
