@@ -1,5 +1,6 @@
 //! The fuzz targets on any toolchain: random bytes, and valid frames with a few bytes changed. `protocol/fuzz` drives
 //! the same functions with libFuzzer for as long as you like.
+#![allow(clippy::unwrap_used, reason = "a test that cannot unwrap has failed")]
 
 use proptest::prelude::*;
 use tether_protocol::wire::*;
@@ -42,8 +43,13 @@ fn all(bytes: &[u8]) {
     fuzzing::varint(bytes);
 }
 
+/// A second's worth, or as many as asked for.
+fn cases() -> u32 {
+    std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(2_000)
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(2_000))]
+    #![proptest_config(ProptestConfig::with_cases(cases()))]
 
     #[test]
     fn random_bytes(bytes in prop::collection::vec(any::<u8>(), 0..512)) {

@@ -1,4 +1,5 @@
 //! The codec against generated messages: round trips, truncation, and each limit from both sides.
+#![allow(clippy::unwrap_used, reason = "a test that cannot unwrap has failed")]
 
 use proptest::prelude::*;
 use tether_protocol::limits::*;

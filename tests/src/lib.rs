@@ -3,3 +3,5 @@
 
 pub mod kitchen;
 pub mod process;
+pub mod quic;
+pub mod relay;

@@ -65,7 +65,8 @@ fn default_connect_timeout_ms() -> u64 {
 
 /// A connection that is made when needed and kept alive.
 pub struct QuicCloud {
-    keeper: Keeper,
+    /// Shared with the turns under way: they end in peace when the settings are reloaded.
+    keeper: Arc<Keeper>,
     address: String,
     connect_timeout: Duration,
 }
@@ -78,7 +79,7 @@ impl QuicCloud {
     /// [`CloudError::Config`] names the setting or the file.
     pub fn new(config: QuicConfig) -> Result<Self, CloudError> {
         let dialer = dial::Dialer::new(&config)?;
-        let keeper = Keeper::new(dialer);
+        let keeper = Arc::new(Keeper::new(dialer));
         keeper.start();
         let connect_timeout = Duration::from_millis(config.connect_timeout_ms);
         Ok(Self { keeper, address: config.address, connect_timeout })
@@ -94,7 +95,11 @@ impl QuicCloud {
         let bytes = Arc::new(ByteCount::default());
         let (sender, events) = mpsc::channel(EVENT_QUEUE);
         let exchange = exchange::Exchange::new(&channel, turn, streams, bytes.clone())?;
-        tokio::spawn(exchange.run(sender));
+        let keeper = self.keeper.clone();
+        tokio::spawn(async move {
+            exchange.run(sender).await;
+            drop(keeper);
+        });
         Ok(CloudStream { events, bytes })
     }
 

@@ -1,5 +1,6 @@
 //! What the listener needs, and its limits.
 
+use sha2::{Digest, Sha256};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -10,6 +11,12 @@ pub struct TokenClient {
     pub name: String,
     /// SHA-256 of the token's characters.
     pub token_sha256: [u8; 32],
+}
+
+impl TokenClient {
+    pub fn new(name: impl Into<String>, token: &str) -> Self {
+        Self { name: name.into(), token_sha256: Sha256::digest(token.as_bytes()).into() }
+    }
 }
 
 /// What the listener needs, checked. At least one of `tokens` and `client_ca` must be set.

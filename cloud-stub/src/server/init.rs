@@ -175,10 +175,13 @@ fn parameters(names: Vec<String>, common_name: &str) -> Result<CertificateParams
 }
 
 fn certificate_authority() -> Result<CertifiedIssuer<'static, KeyPair>, InitError> {
-    let mut parameters = parameters(Vec::new(), "tether private CA")?;
+    let key = KeyPair::generate()?;
+    // A name of its own: two CAs of one name would make "unknown issuer" look like "bad signature".
+    let fingerprint = hex(&Sha256::digest(key.public_key_raw())[..4]);
+    let mut parameters = parameters(Vec::new(), &format!("tether private CA {fingerprint}"))?;
     parameters.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     parameters.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-    Ok(CertifiedIssuer::self_signed(parameters, KeyPair::generate()?)?)
+    Ok(CertifiedIssuer::self_signed(parameters, key)?)
 }
 
 fn leaf(

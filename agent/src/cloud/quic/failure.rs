@@ -31,7 +31,7 @@ impl Failure {
 }
 
 /// TLS alerts (RFC 8446, section 6) that a gateway sends about the client's certificate.
-const CERTIFICATE_ALERTS: [u8; 9] = [41, 42, 43, 44, 45, 46, 48, 49, 116];
+const CERTIFICATE_ALERTS: [u8; 10] = [41, 42, 43, 44, 45, 46, 48, 49, 51, 116];
 /// `no_application_protocol`
 const ALPN_ALERT: u8 = 120;
 
@@ -75,9 +75,9 @@ impl From<ConnectionError> for Failure {
 
 /// rustls' reason, and what to do.
 fn untrusted(reason: &str) -> String {
-    let fix = if reason.contains("UnknownIssuer") {
+    let fix = if ["UnknownIssuer", "BadSignature"].iter().any(|problem| reason.contains(problem)) {
         "; set `ca` to the gateway's ca.pem, or `server_sha256`"
-    } else if reason.contains("NotValidForName") {
+    } else if ["NotValidForName", "not valid for name"].iter().any(|problem| reason.contains(problem)) {
         "; set `server_name` to a name in its certificate"
     } else {
         ""
