@@ -6,6 +6,7 @@ mod attach;
 mod chat;
 mod completions;
 mod feedback;
+mod models;
 mod output;
 mod status;
 mod turn;
@@ -70,6 +71,9 @@ enum Command {
     Turns(turns::TurnsArgs),
     /// Rate a turn, so that the policy can learn from it
     Feedback(feedback::FeedbackArgs),
+    /// List, fetch, check and delete model files
+    #[command(subcommand)]
+    Models(models::ModelsCommand),
     /// Print the completions of a shell
     Completions(completions::CompletionsArgs),
     /// Print the version of this program, and of the daemon if one runs
@@ -92,6 +96,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Status => block_on(status::run(&global)),
         Command::Turns(args) => block_on(turns::run(args, &global)),
         Command::Feedback(args) => block_on(feedback::run(args, &global)),
+        Command::Models(command) => models::run(&command, global.json),
         Command::Completions(args) => completions::run(&args, Cli::command()),
         Command::Version => block_on(status::version(&global)),
     }

@@ -11,6 +11,7 @@ use crate::secret::Secret;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use tether_models::registry::{Registry, RegistryError};
 use tether_protocol::openai::MaxTokensName;
 use tether_protocol::wire::Vision;
 
@@ -106,8 +107,11 @@ pub struct CandleSettings {
 
 impl CandleSettings {
     /// The GGUF file.
-    pub fn resolve_model(&self) -> anyhow::Result<PathBuf> {
-        Ok(PathBuf::from(&self.model))
+    ///
+    /// # Errors
+    /// Says what is missing, and the command that fetches it.
+    pub fn resolve_model(&self) -> Result<PathBuf, RegistryError> {
+        Registry::from_env()?.resolve(&self.model)
     }
 }
 

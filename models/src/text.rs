@@ -43,7 +43,7 @@ impl TextStream {
         }
         self.bytes.extend_from_slice(bytes);
         self.take_characters();
-        if let Some(start) = self.stop.iter().filter_map(|stop| self.held.find(stop.as_str())).min() {
+        if let Some(start) = self.earliest_stop() {
             self.stopped = true;
             self.held.truncate(start);
             return std::mem::take(&mut self.held);
@@ -81,6 +81,13 @@ impl TextStream {
                 Some(_) => self.held.push(char::REPLACEMENT_CHARACTER),
             }
         }
+    }
+
+    /// Where the stop string begins that is complete first, so that the answer does not depend on how the text was cut
+    /// into tokens; the longest of several that end together.
+    fn earliest_stop(&self) -> Option<usize> {
+        let found = |stop: &String| self.held.find(stop.as_str()).map(|start| (start + stop.len(), start));
+        self.stop.iter().filter_map(found).min().map(|(_, start)| start)
     }
 
     /// Bytes of `held` that no stop string can begin in.

@@ -6,6 +6,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
+use tether_models::registry::Registry;
 use tether_models::{
     Cancel, ChatMessage, Engine, Event, Finish, GenerateOptions, Job, ModelError, OnContextFull, Prepared,
     SamplingOptions, Worker, WorkerOptions,
@@ -135,7 +136,8 @@ impl LocalModel {
 }
 
 fn resolve(name: &str) -> Result<PathBuf, LoadError> {
-    Err(LoadError::Registry { name: name.to_owned(), problem: "the registry is not there yet; set model.path".into() })
+    let file = Registry::from_env().and_then(|registry| registry.resolve(name));
+    file.map_err(|error| LoadError::Registry { name: name.to_owned(), problem: error.to_string() })
 }
 
 /// An answer that the local model is making.
