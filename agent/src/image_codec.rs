@@ -7,6 +7,8 @@ mod encode;
 mod header;
 #[cfg(test)]
 pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
 
 pub use encode::{EncodeOptions, EncodeOptionsError, EncodeSlot, Encoded, predict_bytes, prepare, scaled};
 pub use header::probe;

@@ -8,6 +8,8 @@ mod data_url;
 mod frame;
 mod sensor;
 mod snapshot;
+#[cfg(test)]
+mod tests;
 
 pub use config::{ViewConfig, ViewKind, ViewsConfig, ViewsConfigError};
 pub use data_url::{DataUrlError, parse_data_url};

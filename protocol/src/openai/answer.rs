@@ -49,6 +49,7 @@ pub struct AnswerReader {
     pieces: u32,
     text_bytes: usize,
     over: bool,
+    failure: Option<WireError>,
 }
 
 impl AnswerReader {
@@ -69,16 +70,17 @@ impl AnswerReader {
     }
 
     /// The body has ended (or `Done` was told). A stream that breaks off before the answer is complete is an error;
-    /// one that merely lacks `[DONE]` is not. May return text that stood in an unterminated last event.
+    /// one that merely lacks `[DONE]` is not. May return text that stood in an unterminated last event. A failure that
+    /// was told as a part is returned again.
     pub fn finish(mut self) -> (Vec<AnswerPart>, Result<AnswerEnd, WireError>) {
-        let parts = match std::mem::take(&mut self.sse).finish() {
-            Ok(Some(last)) if !self.over => self.read_events(vec![last]),
-            // Half an event is what a broken connection leaves; the missing end is reported below.
+        let last = std::mem::take(&mut self.sse).finish().ok().flatten().filter(|_| !self.over);
+        let parts = match last {
+            Some(last) if is_whole(&last.data) => self.read_events(vec![last]),
+            // Half an event is what a broken connection leaves; a missing end is reported below.
             _ => Vec::new(),
         };
-        if let Some(AnswerPart::Failed(error)) = parts.last() {
-            let error = error.clone();
-            return (parts, Err(error));
+        if let Some(failure) = self.failure {
+            return (parts, Err(failure));
         }
         let finish_reason = self.finish_reason.or(self.over.then_some(FinishReason::Stop));
         let end =
@@ -98,7 +100,7 @@ impl AnswerReader {
     }
 
     fn read_event(&mut self, event: &SseEvent, parts: &mut Vec<AnswerPart>) {
-        if event.data.trim() == "[DONE]" {
+        if event.data.trim() == DONE {
             self.over = true;
             parts.push(AnswerPart::Done);
             return;
@@ -108,8 +110,7 @@ impl AnswerReader {
             Err(error) => return parts.push(self.fail(format!("the server sent data that is not JSON: {error}"))),
         };
         if let Some(error) = read_error(&value) {
-            self.over = true;
-            return parts.push(AnswerPart::Failed(error.into_wire()));
+            return parts.push(self.fail_with(error.into_wire()));
         }
         match serde_json::from_value(value) {
             Ok(chunk) => self.read_chunk(chunk, parts),
@@ -143,9 +144,20 @@ impl AnswerReader {
     }
 
     fn fail(&mut self, message: String) -> AnswerPart {
-        self.over = true;
-        AnswerPart::Failed(failed(message))
+        self.fail_with(failed(message))
     }
+
+    fn fail_with(&mut self, error: WireError) -> AnswerPart {
+        self.over = true;
+        self.failure = Some(error.clone());
+        AnswerPart::Failed(error)
+    }
+}
+
+const DONE: &str = "[DONE]";
+
+fn is_whole(data: &str) -> bool {
+    data.trim() == DONE || serde_json::from_str::<serde::de::IgnoredAny>(data).is_ok()
 }
 
 /// An answer in one piece, from a server that does not stream (`content-type: application/json`).
@@ -219,4 +231,83 @@ impl From<ReportedUsage> for Usage {
 
 fn clamp(count: u64) -> u32 {
     count.min(u64::from(u32::MAX)) as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STREAM: &str = "data: {\"model\":\"m-1\",\"choices\":[{\"index\":0,\"delta\":{\"role\":\"assistant\"}}]}\n\n\
+        data: {\"model\":\"m-1\",\"choices\":[{\"index\":0,\"delta\":{\"content\":\"Gr\u{fc}n\"},\"finish_reason\":null}]}\r\n\r\n\
+        : ping\n\ndata: {\"choices\":[{\"index\":1,\"delta\":{\"content\":\"not asked for\"}}]}\n\n\
+        data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"e\"},\"finish_reason\":\"length\"}],\"usage\":null}\n\n\
+        data: {\"choices\":[],\"usage\":{\"prompt_tokens\":12,\"completion_tokens\":5000000000}}\n\ndata: [DONE]\n\n\
+        data: {\"choices\":[{\"delta\":{\"content\":\"late\"}}]}\n\n";
+
+    fn read(pieces: &[&[u8]]) -> (Vec<AnswerPart>, Result<AnswerEnd, WireError>) {
+        let mut reader = AnswerReader::default();
+        let mut parts: Vec<AnswerPart> = pieces.iter().flat_map(|piece| reader.push(piece)).collect();
+        let (last, end) = reader.finish();
+        parts.extend(last);
+        (parts, end)
+    }
+
+    fn text(text: &str) -> AnswerPart {
+        AnswerPart::Text(text.into())
+    }
+
+    #[test]
+    fn a_stream_split_at_any_byte_reads_the_same() {
+        let expected = vec![AnswerPart::Model("m-1".into()), text("Gr\u{fc}n"), text("e"), AnswerPart::Done];
+        for at in 0..=STREAM.len() {
+            let (parts, end) = read(&[&STREAM.as_bytes()[..at], &STREAM.as_bytes()[at..]]);
+            assert_eq!(parts, expected, "split at {at}");
+            let usage = Usage { prompt_tokens: 12, completion_tokens: u32::MAX };
+            assert_eq!(end.unwrap(), AnswerEnd { finish_reason: FinishReason::Length, usage: Some(usage), pieces: 2 });
+        }
+    }
+
+    #[test]
+    fn a_stream_cut_at_any_byte_is_an_error_until_its_end_is_known() {
+        let last = "\"usage\":null}";
+        let known = STREAM.find(last).unwrap() + last.len();
+        for at in 0..STREAM.len() {
+            assert_eq!(read(&[&STREAM.as_bytes()[..at]]).1.is_ok(), at >= known, "cut at {at}");
+        }
+    }
+
+    #[test]
+    fn errors_end_the_stream_behind_the_text() {
+        let failing = "data: {\"choices\":[{\"delta\":{\"content\":\"a\"}}]}\n\ndata: {\"error\":{\"message\":\"full\",\"code\":\"rate_limit_exceeded\"}}\n\ndata: {}\n\n";
+        let (parts, end) = read(&[failing.as_bytes()]);
+        assert_eq!(parts[0], text("a"));
+        assert!(matches!(&parts[1..], [AnswerPart::Failed(error)] if error.code == ErrorCode::Overloaded));
+        assert!(end.is_err());
+        for bad in ["data: {\n\n", "data: [1]\n\n", "data: {\"choices\":3}\n\n", "data: \u{0}\n\n"] {
+            let (parts, end) = read(&[bad.as_bytes()]);
+            assert!(matches!(&parts[..], [AnswerPart::Failed(_)]) && end.is_err(), "{bad:?}: {parts:?}");
+        }
+    }
+
+    #[test]
+    fn the_answers_limit_holds_exactly() {
+        let chunk = |bytes: usize| {
+            format!("data: {{\"choices\":[{{\"delta\":{{\"content\":\"{}\"}}}}]}}\n\n", "x".repeat(bytes))
+        };
+        let (parts, _) = read(&[chunk(MAX_ANSWER_BYTES).as_bytes(), b"data: [DONE]\n\n"]);
+        assert_eq!(parts.last(), Some(&AnswerPart::Done));
+        let (parts, _) = read(&[chunk(MAX_ANSWER_BYTES).as_bytes(), chunk(1).as_bytes()]);
+        assert!(matches!(parts.last(), Some(AnswerPart::Failed(_))), "one byte more is too much");
+    }
+
+    #[test]
+    fn a_whole_completion_is_read_like_a_stream() {
+        let body = r#"{"model":"m","choices":[{"message":{"content":"Yes."},"finish_reason":"stop"}],"usage":{"prompt_tokens":3,"completion_tokens":2}}"#;
+        let (parts, end) = read_completion(body.as_bytes()).unwrap();
+        assert_eq!(parts, [AnswerPart::Model("m".into()), text("Yes.")]);
+        assert_eq!(end.usage_or_estimate(99), (Usage { prompt_tokens: 3, completion_tokens: 2 }, false));
+        for bad in ["", "{}", "[]", r#"{"choices":[]}"#, r#"{"error":"no"}"#] {
+            assert!(read_completion(bad.as_bytes()).is_err(), "{bad}");
+        }
+    }
 }
