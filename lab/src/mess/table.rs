@@ -131,7 +131,10 @@ impl Plan<'_> {
         for (m, name) in self.data.models.iter().enumerate() {
             lines.push(line(&format!("only {name}"), self.runs(seeds(), || Box::new(Single(m)))));
         }
-        lines.push(self.oracle(reference.mean_cost));
+        // The oracle is computed on the data as they are, without a scenario's changes.
+        if self.scenario == Scenario::Plain {
+            lines.push(self.oracle(reference.mean_cost));
+        }
         Table {
             data: self.data.name.clone(),
             models: self.data.models.clone(),

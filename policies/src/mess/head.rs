@@ -53,8 +53,10 @@ impl Head {
     }
 
     pub(super) fn score(&self, x: &[f32]) -> Score {
-        let rows = self.covariance.chunks_exact(self.dim());
-        let variance: f32 = rows.zip(x).map(|(row, x_i)| x_i * dot(row, x)).sum();
+        // The matrix is symmetric: the part left of the diagonal counts twice, the part right of it is not read.
+        let rows = self.covariance.chunks_exact(self.dim()).enumerate();
+        let row = |(i, row): (usize, &[f32])| x[i] * (2.0 * dot(&row[..i], &x[..i]) + row[i] * x[i]);
+        let variance: f32 = rows.map(row).sum();
         Score { mean: self.mean(x), variance: variance.max(0.0) }
     }
 
