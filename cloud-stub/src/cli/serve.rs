@@ -2,6 +2,7 @@ use super::ConfigFile;
 use crate::config::{LogSettings, Settings};
 use crate::serve;
 use clap::Args;
+use std::io::IsTerminal as _;
 use std::process::ExitCode;
 use tracing_subscriber::EnvFilter;
 
@@ -28,9 +29,14 @@ impl Serve {
     }
 }
 
+/// Only for a person, and only if that person wants them.
+fn colours() -> bool {
+    std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
 fn start_log(settings: &LogSettings) -> anyhow::Result<()> {
     let filter = EnvFilter::try_new(&settings.level)?;
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colours());
     if settings.json {
         log.json().init()
     } else {
