@@ -5,9 +5,11 @@ mod ask;
 mod attach;
 mod chat;
 mod completions;
+mod config;
 mod feedback;
 mod models;
 mod output;
+mod serve;
 mod status;
 mod turn;
 mod turns;
@@ -61,6 +63,8 @@ pub(crate) struct Global {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Run the daemon in the foreground
+    Serve(serve::ServeArgs),
     /// Send one turn and print the answer
     Ask(ask::AskArgs),
     /// Talk, turn after turn, in one session
@@ -74,6 +78,9 @@ enum Command {
     /// List, fetch, check and delete model files
     #[command(subcommand)]
     Models(models::ModelsCommand),
+    /// Show or check the settings
+    #[command(subcommand)]
+    Config(config::ConfigCommand),
     /// Print the completions of a shell
     Completions(completions::CompletionsArgs),
     /// Print the version of this program, and of the daemon if one runs
@@ -91,12 +98,14 @@ impl Global {
 pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     let Cli { global, command } = cli;
     match command {
+        Command::Serve(args) => serve::run(&args, &global),
         Command::Ask(args) => block_on(ask::run(args, &global)),
         Command::Chat(args) => block_on(chat::run(args, &global)),
         Command::Status => block_on(status::run(&global)),
         Command::Turns(args) => block_on(turns::run(args, &global)),
         Command::Feedback(args) => block_on(feedback::run(args, &global)),
         Command::Models(command) => models::run(&command, global.json),
+        Command::Config(command) => config::run(&command, &global),
         Command::Completions(args) => completions::run(&args, Cli::command()),
         Command::Version => block_on(status::version(&global)),
     }

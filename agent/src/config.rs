@@ -16,7 +16,7 @@ pub use file::{
     CloudConfig, ConfigFile, DropWhenFull, LedgerFile, LogFile, LogFormat, MetricsFile, ModelFile, PolicyFile,
     PolicyName, SessionsFile, SocketFile,
 };
-pub use keys::{env_name, known_keys};
+pub use keys::{defaults, env_name, known_keys};
 pub use load::{ConfigError, Loaded, Origin, find_file, load, load_from};
 pub use settings::{
     LedgerSettings, LogSettings, ModelSettings, ModelSource, SessionSettings, Settings, SocketSettings,

@@ -14,6 +14,7 @@ pub mod features;
 mod http;
 pub mod image_codec;
 pub mod lock;
+pub mod logging;
 pub mod metrics;
 pub mod notify;
 pub mod permit;

@@ -8,13 +8,15 @@ use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
 /// The file as a whole. Keys that are not here are refused, with the nearest one that is.
-#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ConfigFile {
     /// Nothing ever leaves this device: no text, no view, whatever a request asks for.
     pub local_only: bool,
     pub socket: SocketFile,
     pub model: ModelFile,
+    /// Not written back: the default has no cloud, and no keys of one.
+    #[serde(skip_serializing)]
     pub cloud: CloudConfig,
     pub views: ViewsConfig,
     pub images: EncodeOptions,
@@ -26,7 +28,7 @@ pub struct ConfigFile {
 }
 
 /// `[socket]`
-#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SocketFile {
     /// `$XDG_RUNTIME_DIR/tether/tether.sock` for a user, `/run/tether/tether.sock` otherwise.
@@ -38,7 +40,7 @@ pub struct SocketFile {
 }
 
 /// `[model]`: the local model.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ModelFile {
     /// A name of the registry (`tether models list`), or `none`: no local model.
@@ -104,7 +106,7 @@ impl CloudConfig {
 }
 
 /// `[policy]`
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct PolicyFile {
     pub name: PolicyName,
@@ -131,7 +133,7 @@ pub enum PolicyName {
 }
 
 /// `[sessions]`
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SessionsFile {
     /// Messages kept of one dialogue; the oldest go first, in whole exchanges.
@@ -151,7 +153,7 @@ impl Default for SessionsFile {
 }
 
 /// `[ledger]`: the database of sessions and turns.
-#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LedgerFile {
     /// `$XDG_STATE_HOME/tether/tether.db` for a user, `/var/lib/tether/tether.db` for root and services.
@@ -159,7 +161,7 @@ pub struct LedgerFile {
 }
 
 /// `[log]`
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LogFile {
     /// A `tracing` filter: `info`, or `warn,tether=debug`.
@@ -181,7 +183,7 @@ pub enum LogFormat {
 }
 
 /// `[metrics]`
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct MetricsFile {
     /// Whether `GET /metrics` answers.

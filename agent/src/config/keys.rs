@@ -1,10 +1,14 @@
 //! The names of all keys, read from the types themselves, so that no list can be forgotten.
 
-use super::file::{ConfigFile, LedgerFile, LogFile, MetricsFile, ModelFile, PolicyFile, SessionsFile, SocketFile};
+use super::file::{
+    CloudConfig, ConfigFile, LedgerFile, LogFile, MetricsFile, ModelFile, PolicyFile, SessionsFile, SocketFile,
+};
 use crate::cloud::openai::OpenAiConfig;
 use crate::cloud::quic::QuicConfig;
 use crate::image_codec::EncodeOptions;
 use serde::de::{DeserializeOwned, Deserializer, Visitor, value::Error};
+use std::collections::BTreeMap;
+use toml::{Table, Value};
 
 /// All keys as dotted paths, `model.context_tokens`, sorted.
 pub fn known_keys() -> Vec<String> {
@@ -29,6 +33,17 @@ pub fn known_keys() -> Vec<String> {
     keys.sort();
     keys.dedup();
     keys
+}
+
+/// The default of every key that has one, as it would be written.
+pub fn defaults() -> BTreeMap<String, Value> {
+    let table = Table::try_from(ConfigFile::default()).expect("the defaults are TOML; a test holds them");
+    let cloud = ("cloud.kind".to_owned(), Value::from(CloudConfig::default().kind()));
+    let flattened = table.into_iter().flat_map(|(key, value)| match value {
+        Value::Table(section) => section.into_iter().map(|(field, value)| (format!("{key}.{field}"), value)).collect(),
+        value => vec![(key, value)],
+    });
+    flattened.chain([cloud]).collect()
 }
 
 /// The environment variable of a key: `model.context_tokens` is `TETHER_MODEL_CONTEXT_TOKENS`.
@@ -90,6 +105,14 @@ mod tests {
         let mut names: Vec<String> = keys.iter().map(|key| env_name(key)).collect();
         names.dedup();
         assert_eq!(names.len(), keys.len(), "two keys share a variable");
+    }
+
+    #[test]
+    fn every_default_is_of_a_known_key() {
+        let (defaults, keys) = (defaults(), known_keys());
+        assert!(defaults.keys().all(|key| keys.contains(key)), "{defaults:?}");
+        assert_eq!(defaults["cloud.kind"].as_str(), Some("none"));
+        assert_eq!(defaults["policy.name"].as_str(), Some("rule"));
     }
 
     #[test]
