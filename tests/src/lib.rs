@@ -1,7 +1,9 @@
 //! Whole-system tests, the demo and the benchmarks: real processes, real sockets, real models. Nothing depends on
 //! this crate.
 
+pub mod bench;
 pub mod kitchen;
 pub mod process;
 pub mod quic;
 pub mod relay;
+pub mod system;

@@ -1,0 +1,151 @@
+//! A whole tether in a temporary folder: a gateway and a daemon as real processes, found by their sockets.
+
+use crate::process::{Process, binary};
+use anyhow::{Context, Result};
+use std::net::{TcpListener, UdpSocket};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+use tempfile::TempDir;
+use tether::client::Client;
+
+/// Long enough for a busy machine to map a model; a program that ends early is noticed at once.
+const READY_WITHIN: Duration = Duration::from_secs(60);
+
+/// A gateway process with its certificates, made by `tether-cloud init`.
+#[derive(Debug)]
+pub struct Gateway {
+    pub process: Process,
+    pub port: u16,
+    pub metrics_port: u16,
+    folder: PathBuf,
+}
+
+impl Gateway {
+    /// Starts one in `folder/gateway`; `zoo` is the TOML of its `[[zoo]]` entries.
+    pub fn start(folder: &Path, zoo: &str) -> Result<Gateway> {
+        let folder = folder.join("gateway");
+        if !folder.exists() {
+            init(&folder)?;
+        }
+        let (port, metrics_port) = (free_udp_port()?, free_tcp_port()?);
+        Self::start_at(folder, zoo, port, metrics_port)
+    }
+
+    /// The same gateway again, at the same address, after it was stopped.
+    pub fn restart(self, zoo: &str) -> Result<Gateway> {
+        let (folder, port, metrics_port) = (self.folder.clone(), self.port, self.metrics_port);
+        drop(self);
+        Self::start_at(folder, zoo, port, metrics_port)
+    }
+
+    fn start_at(folder: PathBuf, zoo: &str, port: u16, metrics_port: u16) -> Result<Gateway> {
+        let token_sha256 = token_sha256(&folder.join("token"))?;
+        let settings = format!(
+            "listen = \"127.0.0.1:{port}\"\ncert = \"server.pem\"\nkey = \"server.key\"\nmetrics = \"127.0.0.1:{metrics_port}\"\n\
+             [[tokens]]\nname = \"robot\"\nsha256 = \"{token_sha256}\"\n{zoo}"
+        );
+        let config = folder.join("gateway.toml");
+        std::fs::write(&config, settings)?;
+        let program = binary("tether-cloud")?;
+        let mut command = Command::new(program);
+        command.args(["serve", "--config"]).arg(&config).current_dir(&folder);
+        let mut process = Process::start_with("gateway", &mut command, &folder)?;
+        process.wait_until(READY_WITHIN, || http_get(metrics_port, "/readyz").is_ok_and(|body| body == "ready\n"))?;
+        Ok(Gateway { process, port, metrics_port, folder })
+    }
+
+    /// The daemon's `[cloud]` section for this gateway.
+    pub fn cloud_section(&self) -> String {
+        let folder = self.folder.display();
+        format!(
+            "[cloud]\nkind = \"quic\"\naddress = \"127.0.0.1:{}\"\nserver_name = \"localhost\"\nca = \"{folder}/ca.pem\"\ntoken_file = \"{folder}/token\"\n",
+            self.port
+        )
+    }
+
+    /// The text of `/metrics`.
+    pub fn metrics(&self) -> Result<String> {
+        http_get(self.metrics_port, "/metrics")
+    }
+}
+
+fn init(folder: &Path) -> Result<()> {
+    let output = Command::new(binary("tether-cloud")?)
+        .args(["init", "--dir"])
+        .arg(folder)
+        .output()
+        .context("running tether-cloud init")?;
+    anyhow::ensure!(output.status.success(), "tether-cloud init: {}", String::from_utf8_lossy(&output.stderr));
+    Ok(())
+}
+
+/// A daemon process on a socket in `folder/run`.
+#[derive(Debug)]
+pub struct Daemon {
+    pub process: Process,
+    pub socket: PathBuf,
+    pub config: PathBuf,
+    /// From the process's start until `/readyz` said yes.
+    pub ready_after: Duration,
+}
+
+impl Daemon {
+    /// Starts one; `settings` is TOML, and its top-level keys come first.
+    pub async fn start(folder: &Path, settings: &str) -> Result<Daemon> {
+        let config = folder.join("tether.toml");
+        std::fs::write(&config, settings)?;
+        let socket = folder.join("run/tether.sock");
+        let mut command = Command::new(binary("tether")?);
+        command.args(["serve", "--config"]).arg(&config);
+        command.env("TETHER_SOCKET_PATH", &socket).env("TETHER_LEDGER_PATH", folder.join("tether.db"));
+        let begun = std::time::Instant::now();
+        let mut process = Process::start_with("daemon", &mut command, folder)?;
+        let client = Client::new(&socket);
+        while begun.elapsed() < READY_WITHIN && client.get::<serde_json::Value>("/readyz").await.is_err() {
+            // One look at whether it still runs, and 5 ms of patience.
+            process.wait_until(Duration::from_secs(1), || true)?;
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let ready_after = begun.elapsed();
+        anyhow::ensure!(ready_after < READY_WITHIN, "the daemon was not ready in time:\n{}", process.log());
+        Ok(Daemon { process, socket, config, ready_after })
+    }
+
+    pub fn client(&self) -> Client {
+        Client::new(&self.socket)
+    }
+}
+
+/// A folder for one system, gone when dropped.
+pub fn folder() -> Result<TempDir> {
+    TempDir::with_prefix("tether-").context("a temporary folder")
+}
+
+fn token_sha256(file: &Path) -> Result<String> {
+    use sha2::{Digest, Sha256};
+    let token = std::fs::read_to_string(file).with_context(|| format!("{}", file.display()))?;
+    Ok(Sha256::digest(token.trim().as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// A port that was free a moment ago. Settings need a number before the process that will own it runs.
+fn free_udp_port() -> Result<u16> {
+    Ok(UdpSocket::bind("127.0.0.1:0")?.local_addr()?.port())
+}
+
+fn free_tcp_port() -> Result<u16> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+}
+
+/// The body of a plain GET, from a server that closes when asked to.
+fn http_get(port: u16, path: &str) -> Result<String> {
+    use std::io::{Read, Write};
+    let mut stream = std::net::TcpStream::connect(("127.0.0.1", port))?;
+    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+    write!(stream, "GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text)?;
+    let (head, body) = text.split_once("\r\n\r\n").context("no end of the headers")?;
+    anyhow::ensure!(head.starts_with("HTTP/1.1 200"), "{path}: {}", head.lines().next().unwrap_or_default());
+    Ok(body.to_owned())
+}
