@@ -44,10 +44,8 @@ doc:
 test-peers: model ## the openai Python client and llama.cpp's server as peers (installs them into .cache)
 	tests/peers/run.sh
 
-bench-turn: ## the daemon against its bare engine, start, cancel, 200 streams, idle: one JSON object a line
-	$(CARGO) build --locked --release --workspace --bins
-	target/release/tether models pull $(MODEL)
-	target/release/tether-bench-turn
+bench-turn: model ## the daemon against its bare engine, start, cancel, 200 streams, idle: one JSON object a line
+	$(BIN)/tether-bench-turn
 
 fuzz: ## one minute of mutated bytes into every decoder
 	TETHER_FUZZ_SECONDS=60 $(CARGO) test --locked -p tether-protocol --test fuzz_decoders -- --nocapture

@@ -1,0 +1,217 @@
+//! The whole system as a user has it: two processes, a socket, QUIC between them, and what happens when parts of it
+//! go away. A tiny random model answers, so nothing needs to be downloaded.
+
+use anyhow::{Context, Result, ensure};
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
+use std::path::Path;
+use std::time::Duration;
+use tempfile::TempDir;
+use tether::client::Client;
+use tether_models::testing::{TinyArchitecture, TinyModel};
+use tether_protocol::api::{ChatCompletion, Status, TurnList};
+use tether_protocol::record::Outcome;
+use tether_protocol::{Route, TurnRecord};
+use tether_tests::kitchen;
+use tether_tests::system::{Daemon, Gateway, folder};
+
+/// A zoo of one that answers always the same, slowly enough to be interrupted.
+const ZOO: &str = r#"
+[[zoo]]
+name = "scripted"
+kind = "scripted"
+vision = "native"
+concurrency = 100
+queue = 100
+script = { answer = "hello from the cloud", first_token_ms = 5, token_ms = 1 }
+"#;
+
+/// A folder with a tiny model, and the daemon's settings for it.
+fn world() -> Result<(TempDir, String)> {
+    let folder = folder()?;
+    let model = folder.path().join("tiny.gguf");
+    TinyModel::new(TinyArchitecture::Llama).write(&model)?;
+    Ok((folder, format!("[model]\npath = \"{}\"\nmax_tokens = 16\n", model.display())))
+}
+
+async fn ask(client: &Client, text: &str, tether: Value) -> Result<ChatCompletion> {
+    let request = json!({"messages": [{"role": "user", "content": text}], "max_tokens": 8, "tether": tether});
+    Ok(client.ask(&request).await?)
+}
+
+async fn turns(client: &Client) -> Result<Vec<TurnRecord>> {
+    Ok(client.get::<TurnList>("/v1/turns").await?.turns)
+}
+
+#[tokio::test]
+async fn a_turn_is_answered_on_the_device_without_any_cloud() -> Result<()> {
+    let (folder, settings) = world()?;
+    let daemon = Daemon::start(folder.path(), &settings).await?;
+    let answer = ask(&daemon.client(), "hello", json!({})).await?;
+    assert_eq!((answer.tether.route, answer.tether.views.len()), (Route::Local, 0));
+    let costs = answer.tether.costs.context("a complete answer has costs")?;
+    assert_eq!((costs.uplink_bytes, costs.downlink_bytes, costs.usd), (Some(0), Some(0), Some(0.0)));
+    Ok(())
+}
+
+#[tokio::test]
+async fn views_travel_and_the_answer_says_so() -> Result<()> {
+    let (folder, settings) = world()?;
+    let gateway = Gateway::start(folder.path(), ZOO)?;
+    let daemon = Daemon::start(folder.path(), &(settings + &gateway.cloud_section())).await?;
+    let client = daemon.client();
+    for camera in kitchen::CAMERAS {
+        client.put(&format!("/v1/cameras/{camera}"), kitchen::frame(camera, 0).into()).await?;
+    }
+    let answer = ask(&client, "what is on the front camera?", json!({})).await?;
+    assert_eq!(answer.choices[0].message.content, "hello from the cloud");
+    assert_eq!(answer.tether.views.iter().map(|view| view.as_str()).collect::<Vec<_>>(), ["front"]);
+    let uplink = answer.tether.costs.context("costs")?.uplink_bytes.context("bytes are measured")?;
+    ensure!(uplink > 1_000, "a picture is more than {uplink} bytes");
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_gateway_goes_away_and_comes_back() -> Result<()> {
+    let (folder, settings) = world()?;
+    let mut gateway = Gateway::start(folder.path(), ZOO)?;
+    let daemon = Daemon::start(folder.path(), &(settings + &gateway.cloud_section())).await?;
+    let client = daemon.client();
+    let cloud = json!({"route": "cloud"});
+    assert_eq!(ask(&client, "one", cloud.clone()).await?.tether.route, Route::Cloud);
+
+    gateway.process.kill()?;
+    let answer = ask(&client, "two", json!({"route": "cloud", "deadline_ms": 30_000})).await?;
+    assert_eq!(answer.tether.route, Route::Local);
+    ensure!(answer.tether.fallback.is_some(), "the answer must tell that the cloud was lost");
+    assert_eq!(answer.tether.costs.context("costs")?.usd, Some(0.0));
+
+    let _gateway = gateway.restart(ZOO)?;
+    // The device probes in the background; how soon it finds the gateway again is its business, within reason.
+    for _ in 0..200 {
+        if ask(&client, "three", cloud.clone()).await?.tether.route == Route::Cloud {
+            return Ok(());
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    anyhow::bail!("the daemon did not find the gateway again:\n{}", daemon.process.log())
+}
+
+#[tokio::test]
+async fn sigkill_loses_no_settled_turn_and_no_session() -> Result<()> {
+    let (folder, settings) = world()?;
+    let mut daemon = Daemon::start(folder.path(), &settings).await?;
+    for text in ["my name is Ada", "I like tea"] {
+        ask(&daemon.client(), text, json!({"session": "s"})).await?;
+    }
+    // A third turn is under way when the power goes.
+    let client = daemon.client();
+    let running = tokio::spawn(async move {
+        let request = json!({"messages": [{"role": "user", "content": "go on"}], "max_tokens": 4000, "stream": true});
+        let mut stream = client.ask_streamed(&request).await?;
+        while stream.next().await?.is_some() {}
+        anyhow::Ok(())
+    });
+    busy(&daemon.client()).await?;
+    daemon.process.kill()?;
+    let _ = running.await;
+
+    let daemon = Daemon::start(folder.path(), &settings).await?;
+    let turns = turns(&daemon.client()).await?;
+    let answered = turns.iter().filter(|turn| matches!(turn.outcome, Outcome::Answered { .. })).count();
+    let unfinished = turns.iter().filter(|turn| turn.outcome == Outcome::Unfinished).count();
+    assert_eq!((answered, unfinished), (2, 1), "{turns:?}");
+    let answer = ask(&daemon.client(), "and now?", json!({"session": "s"})).await?;
+    let alone = ask(&daemon.client(), "and now?", json!({})).await?;
+    ensure!(answer.usage.prompt_tokens > alone.usage.prompt_tokens, "the session's history was lost");
+    Ok(())
+}
+
+/// Waits until the model works.
+async fn busy(client: &Client) -> Result<()> {
+    for _ in 0..2_000 {
+        let status: Status = client.get("/v1/status").await?;
+        if status.model.context("a local model")?.load.queue > 0 {
+            return Ok(());
+        }
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    anyhow::bail!("the model never became busy")
+}
+
+#[tokio::test]
+async fn a_local_only_turn_never_travels_as_history() -> Result<()> {
+    let (folder, settings) = world()?;
+    let gateway = Gateway::start(folder.path(), ZOO)?;
+    let daemon = Daemon::start(folder.path(), &(settings + &gateway.cloud_section())).await?;
+    let client = daemon.client();
+    let plain = |session: &str| json!({"session": session, "route": "cloud"});
+    let secret = "secret ".repeat(400);
+    ask(&client, &secret, json!({"session": "private", "local_only": true})).await?;
+    let after = ask(&client, "hello", plain("private")).await?;
+    let fresh = ask(&client, "hello", plain("empty")).await?;
+    assert_eq!((after.tether.route, fresh.tether.route), (Route::Cloud, Route::Cloud));
+    let bytes = |answer: &ChatCompletion| answer.tether.costs.as_ref().and_then(|costs| costs.uplink_bytes);
+    // The same text went up both times; only ids may differ in length, by a byte or two.
+    let (after, fresh) = (bytes(&after).context("bytes")?, bytes(&fresh).context("bytes")?);
+    ensure!(after.abs_diff(fresh) <= 8, "{after} bytes after a private turn, {fresh} without one");
+    Ok(())
+}
+
+#[tokio::test]
+async fn sigterm_lets_the_running_answer_finish() -> Result<()> {
+    let (folder, settings) = world()?;
+    let mut daemon = Daemon::start(folder.path(), &settings).await?;
+    let client = daemon.client();
+    let running = tokio::spawn(async move {
+        let request = json!({"messages": [{"role": "user", "content": "go on"}], "max_tokens": 200});
+        client.ask::<ChatCompletion>(&request).await
+    });
+    busy(&daemon.client()).await?;
+    daemon.process.signal(Signal::SIGTERM)?;
+    let answer = running.await??;
+    ensure!(!answer.choices[0].message.content.is_empty());
+    let status = daemon.process.wait(Duration::from_secs(30))?;
+    ensure!(status.success(), "the daemon ended with {status}:\n{}", daemon.process.log());
+    ensure!(!daemon.socket.exists(), "the socket is left behind");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_second_daemon_is_refused_and_a_stale_socket_is_not() -> Result<()> {
+    let (folder, settings) = world()?;
+    let mut first = Daemon::start(folder.path(), &settings).await?;
+    let second = second_daemon(folder.path(), &first)?;
+    ensure!(!second.status.success());
+    let message = String::from_utf8_lossy(&second.stderr).into_owned();
+    ensure!(message.contains("tether.sock"), "the message does not name the socket: {message}");
+    ask(&first.client(), "still here?", json!({})).await?;
+
+    first.process.kill()?;
+    ensure!(first.socket.exists(), "SIGKILL leaves a stale socket");
+    let again = Daemon::start(folder.path(), &settings).await?;
+    ask(&again.client(), "hello", json!({})).await?;
+    Ok(())
+}
+
+fn second_daemon(folder: &Path, first: &Daemon) -> Result<std::process::Output> {
+    let mut command = std::process::Command::new(tether_tests::process::binary("tether")?);
+    command.args(["serve", "--config"]).arg(&first.config);
+    command.env("TETHER_SOCKET_PATH", &first.socket).env("TETHER_LEDGER_PATH", folder.join("other.db"));
+    Ok(command.output()?)
+}
+
+#[tokio::test]
+async fn many_clients_share_one_model() -> Result<()> {
+    let (folder, settings) = world()?;
+    let daemon = Daemon::start(folder.path(), &(settings + "queue = 64\n")).await?;
+    let asking = (0..32).map(|number| {
+        let client = daemon.client();
+        tokio::spawn(async move { ask(&client, &format!("question {number}"), json!({})).await })
+    });
+    for answer in asking.collect::<Vec<_>>() {
+        ensure!(answer.await??.usage.completion_tokens > 0);
+    }
+    assert_eq!(turns(&daemon.client()).await?.len(), 20, "one page holds 20 turns");
+    Ok(())
+}
