@@ -60,15 +60,22 @@ impl Process {
     pub fn wait_until(&mut self, limit: Duration, mut ready: impl FnMut() -> bool) -> Result<Duration> {
         let start = Instant::now();
         while !ready() {
-            if let Some(status) = self.child.try_wait()? {
-                bail!("{} ended with {status} before it was ready:\n{}", self.name, self.log());
-            }
+            self.ensure_running()?;
             if start.elapsed() > limit {
                 bail!("{} was not ready within {limit:?}:\n{}", self.name, self.log());
             }
             std::thread::sleep(Duration::from_millis(5));
         }
         Ok(start.elapsed())
+    }
+
+    /// # Errors
+    /// With the whole log, if the process has ended.
+    pub fn ensure_running(&mut self) -> Result<()> {
+        match self.child.try_wait()? {
+            Some(status) => bail!("{} ended with {status}:\n{}", self.name, self.log()),
+            None => Ok(()),
+        }
     }
 
     pub fn signal(&self, signal: nix::sys::signal::Signal) -> Result<()> {

@@ -40,7 +40,7 @@ impl Gateway {
     }
 
     fn start_at(folder: PathBuf, zoo: &str, port: u16, metrics_port: u16) -> Result<Gateway> {
-        let token_sha256 = token_sha256(&folder.join("token"))?;
+        let token_sha256 = token_sha256(&folder.join("robot.token"))?;
         let settings = format!(
             "listen = \"127.0.0.1:{port}\"\ncert = \"server.pem\"\nkey = \"server.key\"\nmetrics = \"127.0.0.1:{metrics_port}\"\n\
              [[tokens]]\nname = \"robot\"\nsha256 = \"{token_sha256}\"\n{zoo}"
@@ -59,7 +59,7 @@ impl Gateway {
     pub fn cloud_section(&self) -> String {
         let folder = self.folder.display();
         format!(
-            "[cloud]\nkind = \"quic\"\naddress = \"127.0.0.1:{}\"\nserver_name = \"localhost\"\nca = \"{folder}/ca.pem\"\ntoken_file = \"{folder}/token\"\n",
+            "[cloud]\nkind = \"quic\"\naddress = \"127.0.0.1:{}\"\nserver_name = \"localhost\"\nca = \"{folder}/ca.pem\"\ntoken_file = \"{folder}/robot.token\"\n",
             self.port
         )
     }
@@ -103,8 +103,7 @@ impl Daemon {
         let mut process = Process::start_with("daemon", &mut command, folder)?;
         let client = Client::new(&socket);
         while begun.elapsed() < READY_WITHIN && client.get::<serde_json::Value>("/readyz").await.is_err() {
-            // One look at whether it still runs, and 5 ms of patience.
-            process.wait_until(Duration::from_secs(1), || true)?;
+            process.ensure_running()?;
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         let ready_after = begun.elapsed();
