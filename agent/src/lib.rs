@@ -22,5 +22,6 @@ pub mod prompt;
 pub mod sessions;
 pub mod socket;
 pub mod store;
+pub mod testing;
 pub mod turn;
 pub mod views;
