@@ -102,7 +102,7 @@ impl Daemon {
         let begun = std::time::Instant::now();
         let mut process = Process::start_with("daemon", &mut command, folder)?;
         let client = Client::new(&socket);
-        while begun.elapsed() < READY_WITHIN && client.get::<serde_json::Value>("/readyz").await.is_err() {
+        while begun.elapsed() < READY_WITHIN && client.ready().await.is_err() {
             process.ensure_running()?;
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
