@@ -9,7 +9,7 @@ PREFIX ?= $(HOME)/.local
 DATA ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help build model demo test run ci fmt lint doc test-peers bench-turn fuzz install uninstall clean
+.PHONY: help build model demo test run ci fmt lint doc test-peers bench-turn bench-mess fuzz install uninstall clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -46,6 +46,9 @@ test-peers: model ## the openai Python client and llama.cpp's server as peers (i
 
 bench-turn: model ## the daemon against its bare engine, start, cancel, 200 streams, idle: one JSON object a line
 	$(BIN)/tether-bench-turn
+
+bench-mess: build ## MESS+ against its targets; DATA=folder with the router data, without it rows say skipped
+	$(BIN)/tether-lab mess bench $(if $(DATA),--data $(DATA))
 
 fuzz: ## one minute of mutated bytes into every decoder
 	TETHER_FUZZ_SECONDS=60 $(CARGO) test --locked -p tether-protocol --test fuzz_decoders -- --nocapture
