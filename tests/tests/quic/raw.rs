@@ -171,7 +171,8 @@ async fn images_that_are_not_as_announced_fail_their_turn() {
     let mut gateway = Gateway::start();
     let client = RawClient::greeted(&gateway).await;
     let two = |id: &str| request(turn(id, "look", &[b"1234", b"5678"]));
-    let cases: [(&str, &[(u8, &[u8])], &str); 4] = [
+    type Images = &'static [(u8, &'static [u8])];
+    let cases: [(&str, Images, &str); 4] = [
         ("short", &[(0, b"123"), (1, b"5678")], "announced"),
         ("long", &[(0, b"12345"), (1, b"5678")], "announced"),
         ("twice", &[(0, b"1234"), (0, b"1234")], "twice"),
