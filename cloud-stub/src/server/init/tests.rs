@@ -54,6 +54,16 @@ fn the_settings_are_toml_and_the_token_differs_each_time() {
 }
 
 #[test]
+fn the_gateways_settings_are_accepted_as_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let report = init(&options(dir.path())).unwrap();
+    let settings = crate::config::Settings::load(&report.gateway_config).unwrap();
+    assert_eq!(settings.cert, dir.path().join("server.pem"));
+    assert_eq!(settings.tokens[0].name, "robot");
+    assert_eq!(settings.tokens[0].sha256, <[u8; 32]>::from(Sha256::digest(report.token.as_bytes())));
+}
+
+#[test]
 fn wrong_addresses_and_names_are_refused() {
     let dir = tempfile::tempdir().unwrap();
     for bad in ["gateway", "gateway:", ":4433", "gateway:99999", "::1:4433", "[]:1"] {
