@@ -6,6 +6,7 @@ mod attach;
 mod chat;
 mod completions;
 mod config;
+mod doctor;
 mod feedback;
 mod models;
 mod output;
@@ -75,6 +76,9 @@ enum Command {
     Turns(turns::TurnsArgs),
     /// Rate a turn, so that the policy can learn from it
     Feedback(feedback::FeedbackArgs),
+    /// Say what works, what does not, and the fix; needs no daemon
+    #[command(after_help = doctor::EXAMPLES)]
+    Doctor,
     /// List, fetch, check and delete model files
     #[command(subcommand)]
     Models(models::ModelsCommand),
@@ -104,6 +108,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Status => block_on(status::run(&global)),
         Command::Turns(args) => block_on(turns::run(args, &global)),
         Command::Feedback(args) => block_on(feedback::run(args, &global)),
+        Command::Doctor => block_on(doctor::run(&global)),
         Command::Models(command) => models::run(&command, global.json),
         Command::Config(command) => config::run(&command, &global),
         Command::Completions(args) => completions::run(&args, Cli::command()),

@@ -85,6 +85,17 @@ impl Cloud {
         }
     }
 
+    /// Tries whether the far side answers and lets this device in; sends no turn.
+    ///
+    /// # Errors
+    /// What a turn would fail with.
+    pub async fn reach(&self) -> Result<(), CloudError> {
+        match self {
+            Cloud::Quic(cloud) => cloud.reach().await,
+            Cloud::OpenAi(cloud) => cloud.reach().await,
+        }
+    }
+
     /// What is known of the link.
     pub fn link(&self) -> Reading<Link> {
         match self {

@@ -1,5 +1,6 @@
 //! The thread that a model runs on: a bounded queue, fair between clients, never the async runtime.
 
+mod pulse;
 mod queue;
 mod stats;
 
@@ -8,6 +9,7 @@ pub use stats::WorkerStats;
 use crate::engine::Engine;
 use crate::error::ModelError;
 use crate::generate::{Advance, GenerateOptions, Generated, Generation, Sequence};
+use pulse::Pulse;
 use queue::{Queue, Waiting};
 use stats::Rates;
 use std::any::Any;
@@ -15,6 +17,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 /// Stops a job within one token or one prefill chunk.
 #[derive(Debug, Clone, Default)]
@@ -69,11 +72,16 @@ pub struct Worker {
 struct Shared {
     queue: Queue,
     rates: Rates,
+    pulse: Pulse,
 }
 
 impl Worker {
     pub fn start(engine: Arc<Engine>, options: WorkerOptions) -> Result<Worker, ModelError> {
-        let shared = Arc::new(Shared { queue: Queue::new(options.queue_limit), rates: Rates::default() });
+        let shared = Arc::new(Shared {
+            queue: Queue::new(options.queue_limit),
+            rates: Rates::default(),
+            pulse: Pulse::default(),
+        });
         let mut sequence = Sequence::new(&engine)?;
         let (thread_engine, thread_shared) = (engine.clone(), shared.clone());
         let run = move || {
@@ -95,7 +103,19 @@ impl Worker {
     /// # Errors
     /// [`ModelError::QueueFull`] if as many jobs wait as may; the sink is then never called.
     pub fn submit(&self, job: Job) -> Result<(), ModelError> {
+        if self.shared.queue.len() == 0 {
+            // An idle thread's last move was long ago; from here on it has something to do.
+            self.shared.pulse.beat();
+        }
         self.shared.queue.push(job)
+    }
+
+    /// How long the thread has not moved although there is work: between two tokens, or two chunks of a prompt.
+    /// `None` while it idles.
+    pub fn stalled_for(&self) -> Option<Duration> {
+        let dead = self.thread.as_ref().is_some_and(JoinHandle::is_finished);
+        let busy = self.shared.queue.len() > 0;
+        if dead { Some(Duration::MAX) } else { busy.then(|| self.shared.pulse.age()) }
     }
 
     pub fn stats(&self) -> WorkerStats {
@@ -117,6 +137,7 @@ impl Drop for Worker {
 fn serve(engine: &Engine, shared: &Shared, sequence: &mut Sequence, waiting: Waiting) {
     let Waiting { job, since } = waiting;
     let Job { prompt, options, cancel, mut sink, .. } = job;
+    shared.pulse.beat();
     let queue_ms = since.elapsed().as_secs_f64() * 1e3;
     let answer = AssertUnwindSafe(|| answer(engine, shared, sequence, prompt, &options, &cancel, &mut sink));
     let end = match catch_unwind(answer) {
@@ -161,6 +182,7 @@ fn answer(
     let mut generation = Generation::new(engine, sequence, prompt, options)?;
     sink(Event::Started);
     while !cancelled() {
+        shared.pulse.beat();
         match generation.advance()? {
             Advance::Prefilled => {}
             Advance::Text(text) if text.is_empty() => {}

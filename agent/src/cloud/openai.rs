@@ -118,6 +118,27 @@ impl OpenAiCloud {
         Ok(CloudStream { events: receiver, bytes })
     }
 
+    /// Asks for the list of models: the connection, the certificate and the key are tried. A server without that list
+    /// is as good.
+    ///
+    /// # Errors
+    /// What a turn would fail with.
+    pub async fn reach(&self) -> Result<(), CloudError> {
+        let url = self.url.join("../models").map_err(|error| CloudError::Config(format!("cloud.base_url: {error}")))?;
+        let mut request = self.client.get(url);
+        if let Some(key) = &self.key {
+            request = request.header(reqwest::header::AUTHORIZATION, key.header());
+        }
+        let response = request.send().await.map_err(|error| client::unreachable(&self.config.base_url, &error))?;
+        match response.status().as_u16() {
+            401 | 403 => {
+                let message = format!("{} does not accept the key: {}", self.config.base_url, response.status());
+                Err(WireError::new(ErrorCode::Unauthorized, message).into())
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Whether the server was reached lately; HTTPS measures nothing else.
     pub fn link(&self) -> Reading<Link> {
         let last = *self.last.lock().unwrap_or_else(PoisonError::into_inner);

@@ -143,6 +143,14 @@ impl QuicCloud {
         }
     }
 
+    /// Connects if there is no connection yet: the handshake, both certificates and the token are tried.
+    ///
+    /// # Errors
+    /// As [`Self::turn`].
+    pub async fn reach(&self) -> Result<(), CloudError> {
+        self.channel(Instant::now() + self.connect_timeout).await.map(drop)
+    }
+
     /// What is known of the link, from the connection's own traffic.
     pub fn link(&self) -> Reading<Link> {
         self.keeper.link()

@@ -5,7 +5,7 @@ use crate::config::{ModelSettings, ModelSource};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tether_models::registry::Registry;
 use tether_models::{
     Cancel, ChatMessage, Engine, Event, Finish, GenerateOptions, Job, ModelError, OnContextFull, Prepared,
@@ -73,6 +73,11 @@ impl LocalModel {
 
     pub fn engine(&self) -> &Arc<Engine> {
         self.worker.engine()
+    }
+
+    /// How long the model's thread has not moved although there is work; `None` while it idles.
+    pub fn stalled_for(&self) -> Option<Duration> {
+        self.worker.stalled_for()
     }
 
     pub fn context_tokens(&self) -> u32 {

@@ -10,7 +10,7 @@ use axum::extract::{Path, State};
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tether_protocol::Reading;
 use tether_protocol::api::{
     ApiError, CameraPushed, CloudStatus, LocalModelStatus, ModelCard, ModelList, SensorPushed, Status, Version,
@@ -18,6 +18,10 @@ use tether_protocol::api::{
 };
 use tether_protocol::limits::{MAX_IMAGE_BYTES, MAX_SENSOR_BYTES};
 use tether_protocol::wire::ALPN;
+
+/// One step of the model (16 tokens of a prompt) takes longer than this only if the thread hangs: that would be a
+/// model at a quarter of a token a second.
+const MODEL_PATIENCE: Duration = Duration::from_secs(60);
 
 pub(super) async fn push_camera(
     State(daemon): State<Arc<Daemon>>,
@@ -140,8 +144,12 @@ fn views(daemon: &Daemon, live: &Live) -> (Vec<ViewStatus>, Vec<ViewStatus>) {
 
 /// Alive: the database's thread and the model's thread answer.
 pub(super) async fn healthz(State(daemon): State<Arc<Daemon>>) -> Result<&'static str, Refusal> {
-    daemon.store().ping().await.map_err(|error| ApiError::server(503, "unhealthy", error.to_string()))?;
-    Ok("ok\n")
+    let unhealthy = |problem: String| ApiError::server(503, "unhealthy", problem);
+    daemon.store().ping().await.map_err(|error| unhealthy(error.to_string()))?;
+    match daemon.local().ok().and_then(|model| model.stalled_for()).filter(|stalled| *stalled > MODEL_PATIENCE) {
+        Some(stalled) => Err(unhealthy(format!("the model's thread has not moved for {} s", stalled.as_secs())).into()),
+        None => Ok("ok\n"),
+    }
 }
 
 /// Ready: somebody can answer a turn.
