@@ -5,13 +5,12 @@ pub use tether_protocol::wire::Role;
 
 use crate::views::Frame;
 
-/// One message, checked. Images are only ever those of the newest turn: a dialogue's memory is text.
+/// One message, checked: its text. A dialogue's memory holds no images; those of the newest turn each take the place
+/// of a view in [`TurnInputs`].
 #[derive(Debug, Clone)]
 pub struct DialogueMessage {
     pub role: Role,
     pub text: String,
-    /// Images attached to this message (data URLs), in order; pushed camera frames are not here.
-    pub images: Vec<Arc<Frame>>,
     /// Made or answered under `local_only`: must never travel.
     pub local_only: bool,
 }

@@ -57,7 +57,6 @@ impl Dialogue {
         let remembered = memory.messages.into_iter().map(|NewMessage { role, text, local_only }| DialogueMessage {
             role,
             text,
-            images: Vec::new(),
             local_only,
         });
         let mut messages: Vec<DialogueMessage> = remembered.chain(request.messages.iter().map(message)).collect();
@@ -90,7 +89,7 @@ impl Dialogue {
 
 /// Its images are not here: each takes the place of a view.
 fn message(message: &CheckedMessage) -> DialogueMessage {
-    DialogueMessage { role: message.role, text: message.text.clone(), images: Vec::new(), local_only: false }
+    DialogueMessage { role: message.role, text: message.text.clone(), local_only: false }
 }
 
 /// The images of the newest turn, which is everything after the last answer; the others are counted.

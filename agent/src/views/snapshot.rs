@@ -4,7 +4,6 @@ use super::config::ViewConfig;
 use super::frame::Frame;
 use super::sensor::Sensor;
 use super::{age, millis, shown};
-use crate::dialogue::TurnInputs;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
@@ -24,19 +23,10 @@ pub struct Snapshot {
     pub frames: Vec<Arc<Frame>>,
     /// Fresh readings as `(name, JSON text, age in ms)`, sorted by name.
     pub sensors: Vec<(String, String, u64)>,
-    /// The view that stands for all sensors, if one is configured.
-    pub sensor_view: Option<ViewName>,
     pub left_out: Vec<LeftOut>,
 }
 
 impl Snapshot {
-    /// What a side gets to see: the frames of the chosen views, and the sensors if their bundle is chosen.
-    pub fn inputs(&self, chosen: impl Fn(&str) -> bool) -> TurnInputs {
-        let frames = self.frames.iter().filter(|frame| chosen(&frame.view)).cloned().collect();
-        let sensors = self.sensor_view.as_ref().is_some_and(|view| chosen(view.as_str()));
-        TurnInputs { frames, sensors: if sensors { self.sensors.clone() } else { Vec::new() } }
-    }
-
     pub(super) fn add_camera(&mut self, view: &ViewConfig, newest: Option<&(Arc<Frame>, Instant)>, now: Instant) {
         let Some((frame, at)) = newest else { return self.leave_out(&view.name, "no frame was pushed".into()) };
         let age = age(*at, now);
@@ -48,7 +38,6 @@ impl Snapshot {
     }
 
     pub(super) fn add_sensors(&mut self, view: &ViewConfig, sensors: &BTreeMap<ViewName, Sensor>, now: Instant) {
-        self.sensor_view = Some(view.name.clone());
         if sensors.is_empty() {
             self.leave_out(&view.name, "no sensor reading was pushed".into());
         }

@@ -93,20 +93,6 @@ fn sizes_are_predicted_then_measured_then_remembered() {
 }
 
 #[test]
-fn only_chosen_views_are_let_through() {
-    let (mut views, start) = views();
-    for camera in ["front", "side"] {
-        views.push_frame(camera, jpeg(16, 16), start).unwrap();
-    }
-    views.push_sensor("battery", b"81", start).unwrap();
-    let snapshot = views.snapshot(start);
-    let chosen = snapshot.inputs(|view| view == "side");
-    assert_eq!((chosen.frames.len(), chosen.sensors.len()), (1, 0));
-    let chosen = snapshot.inputs(|view| view == "sensors");
-    assert_eq!((chosen.frames.len(), chosen.sensors.len()), (0, 1));
-}
-
-#[test]
 fn the_settings_are_checked() {
     let read = |toml: &str| toml::from_str::<toml::Table>(toml).unwrap()["views"].clone().try_into::<ViewsConfig>();
     let views =
