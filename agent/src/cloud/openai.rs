@@ -66,7 +66,8 @@ fn default_connect_timeout_ms() -> u64 {
 /// The server, with its pool of kept connections.
 #[derive(Debug)]
 pub struct OpenAiCloud {
-    config: OpenAiConfig,
+    /// Boxed, because the other kind of cloud beside it is small.
+    config: Box<OpenAiConfig>,
     client: reqwest::Client,
     url: reqwest::Url,
     key: Option<Key>,
@@ -87,7 +88,7 @@ impl OpenAiCloud {
             tracing::warn!(base_url = %config.base_url, "the key and all text travel unencrypted: use https");
         }
         let client = client::build(&config, &url)?;
-        Ok(Self { config, client, url, key, last: Mutex::new(None) })
+        Ok(Self { config: Box::new(config), client, url, key, last: Mutex::new(None) })
     }
 
     /// Sends a turn; returns when the server has begun to answer (its headers), or failed to. Dropping this future,
