@@ -101,7 +101,7 @@ impl Backend {
     /// Begins an answer. Waiting for the first piece happens in the stream.
     pub async fn answer(&self, ask: Ask) -> Result<Pieces, BackendError> {
         match self {
-            Self::Candle(backend) => backend.answer(&ask),
+            Self::Candle(backend) => backend.answer(&ask).await,
             Self::OpenAi(backend) => backend.answer(ask).await,
             Self::Scripted(backend) => backend.answer(&ask),
         }

@@ -19,10 +19,10 @@ pub struct Cli {
 
 const EXAMPLES: &str = "\
 Examples:
-  tether-cloud init --dir ~/tether-cloud        certificates, a token, and a gateway.toml to start from
-  tether-cloud check --config gateway.toml      what the settings mean, or what is wrong with them
-  tether-cloud serve --config gateway.toml      run until SIGTERM; SIGHUP re-reads the zoo and the tokens
-  tether-cloud status                           the zoo of a running gateway
+  tether-cloud init --dir gw                  certificates, a token, settings to start from
+  tether-cloud check --config gw/gateway.toml what the settings mean, or what is wrong
+  tether-cloud serve --config gw/gateway.toml run until SIGTERM; SIGHUP re-reads the zoo
+  tether-cloud status                         the zoo of a running gateway
 
 Exit codes: 0 done, 1 failed, 2 wrong usage.";
 

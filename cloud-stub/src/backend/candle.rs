@@ -44,11 +44,11 @@ impl CandleBackend {
         self.worker.engine().info().context_tokens
     }
 
-    pub fn answer(&self, ask: &Ask) -> Result<Pieces, BackendError> {
+    pub async fn answer(&self, ask: &Ask) -> Result<Pieces, BackendError> {
         let (sender, receiver) = mpsc::unbounded_channel();
         let cancel = Cancel::default();
         let guard = CancelOnDrop(cancel.clone());
-        let prepared = self.prepare(ask)?;
+        let prepared = self.prepare(ask).await?;
         let dropped_messages = prepared.dropped_messages.try_into().unwrap_or(u32::MAX);
         let job = Job {
             client: ask.client,
@@ -72,17 +72,19 @@ impl CandleBackend {
         self.worker.engine().prepare(&hello, self.on_context_full, 1).map(drop).map_err(refusal)
     }
 
-    fn prepare(&self, ask: &Ask) -> Result<tether_models::Prepared, BackendError> {
+    /// Renders and tokenizes on a thread for blocking work: a megabyte of text takes a while.
+    async fn prepare(&self, ask: &Ask) -> Result<tether_models::Prepared, BackendError> {
         let messages: Vec<ChatMessage> = ask
             .request
             .messages
             .iter()
             .map(|message| ChatMessage { role: role_name(message.role).to_owned(), content: flat_text(message) })
             .collect();
-        let engine = self.worker.engine();
+        let (engine, on_context_full) = (Arc::clone(self.worker.engine()), self.on_context_full);
         // An answer longer than half the context leaves no room for a question.
         let reserve = (ask.max_tokens() as usize).min(engine.info().context_tokens / 2);
-        engine.prepare(&messages, self.on_context_full, reserve).map_err(refusal)
+        let prepared = tokio::task::spawn_blocking(move || engine.prepare(&messages, on_context_full, reserve)).await;
+        prepared.map_err(|_| BackendError::Failed("preparing the prompt failed".into()))?.map_err(refusal)
     }
 }
 
@@ -103,17 +105,19 @@ fn role_name(role: Role) -> &'static str {
     }
 }
 
+/// Without a temperature the model answers as the makers of small instruct models advise (0.2, top_p 0.9), like the
+/// same model on a device; a seed that nobody gave is drawn.
 fn options(ask: &Ask) -> GenerateOptions {
     let Sampling { temperature, top_p, top_k, min_p, repetition_penalty, seed, ref stop, .. } = ask.request.sampling;
-    let default = SamplingOptions::default();
+    let usual = temperature.is_none();
     GenerateOptions {
         sampling: SamplingOptions {
-            temperature: temperature.unwrap_or(default.temperature),
+            temperature: temperature.unwrap_or(0.2),
             top_k: top_k.map(|k| k as usize),
-            top_p,
+            top_p: top_p.or(usual.then_some(0.9)),
             min_p,
-            repetition_penalty: repetition_penalty.unwrap_or(default.repetition_penalty),
-            seed: seed.unwrap_or(default.seed),
+            repetition_penalty: repetition_penalty.unwrap_or(1.0),
+            seed: seed.unwrap_or_else(rand::random),
         },
         max_tokens: ask.max_tokens() as usize,
         stop: stop.clone(),

@@ -1,8 +1,8 @@
 //! Whole turns through the gateway, without the network: what goes in, and the events that come out.
 
 use super::*;
-use crate::backend::scripted::{FaultKind, Script};
-use crate::config::BackendSettings;
+use crate::backend::scripted::{Fault, FaultKind, Script};
+use crate::config::{BackendSettings, CandleSettings, Kind};
 use crate::price::Prices;
 use crate::server::{EventSender, Images};
 use crate::testing::{backend, fault, request, script, settings};
@@ -10,10 +10,12 @@ use crate::zoo::choose::FirstAble;
 use bytes::Bytes;
 use image::{DynamicImage, Rgb, RgbImage};
 use std::io::Cursor;
+use tether_models::OnContextFull;
+use tether_models::testing::{TinyArchitecture, TinyModel};
 use tether_protocol::ViewName;
 use tether_protocol::record::{FinishReason, Usage};
 use tether_protocol::wire::{
-    Accepted, ErrorCode, ImageFormat, ImageHeader, Part, TurnEvent, TurnRequest, Vision, WireError,
+    Accepted, ErrorCode, ImageFormat, ImageHeader, Part, Sampling, TurnEvent, TurnRequest, Vision, WireError,
 };
 use tokio::sync::mpsc::Receiver;
 use tokio::task::JoinHandle;
@@ -119,15 +121,9 @@ async fn max_tokens_are_those_asked_for_within_those_allowed() {
 
 #[tokio::test]
 async fn another_backend_answers_for_one_that_fails_and_it_comes_back_after_a_probe() {
-    let first = Script { faults: vec![], failed_probes: 1, ..script("first") };
-    let first = Script {
-        faults: vec![crate::backend::scripted::Fault {
-            kind: FaultKind::Error(ErrorCode::BackendFailed),
-            probability: 1.0,
-            first_turns: Some(1),
-        }],
-        ..first
-    };
+    let kind = FaultKind::Error(ErrorCode::BackendFailed);
+    let once = Fault { kind, probability: 1.0, first_turns: Some(1) };
+    let first = Script { faults: vec![once], failed_probes: 1, ..script("first") };
     let gateway = gateway(vec![backend("first", first), backend("second", script("second"))]);
     let events = say(&gateway, "x").await;
     assert_eq!((model(&events).model.as_str(), text(&events).as_str()), ("second", "second"));
@@ -294,7 +290,7 @@ async fn a_reload_keeps_what_did_not_change_and_survives_a_mistake() {
     assert!(Arc::ptr_eq(&before.members()[1], &after.members()[0]));
     assert_eq!(text(&say(&gateway, "x").await), "b");
     let mut broken = backend("d", script("d"));
-    broken.kind = crate::config::Kind::Candle(crate::config::CandleSettings {
+    broken.kind = Kind::Candle(CandleSettings {
         model: "/nowhere/model.gguf".into(),
         threads: None,
         on_context_full: Default::default(),
@@ -302,6 +298,59 @@ async fn a_reload_keeps_what_did_not_change_and_survives_a_mistake() {
     let problem = format!("{:#}", gateway.reload(&settings(vec![broken])).unwrap_err());
     assert!(problem.contains("/nowhere/model.gguf"), "{problem}");
     assert_eq!(text(&say(&gateway, "x").await), "b");
+}
+
+/// A random model in a GGUF file: real prefill, decoding and tokenizer, nonsense for an answer.
+fn candle(folder: &tempfile::TempDir, on_context_full: OnContextFull) -> BackendSettings {
+    let path = folder.path().join("tiny.gguf");
+    TinyModel { context_tokens: 256, ..TinyModel::new(TinyArchitecture::Llama) }.write(&path).unwrap();
+    let candle = CandleSettings { model: path.to_string_lossy().into_owned(), threads: Some(1), on_context_full };
+    BackendSettings { kind: Kind::Candle(candle), concurrency: 1, ..backend("tiny", script("")) }
+}
+
+fn greedy(text: &str, max_tokens: u32) -> TurnRequest {
+    let sampling = Sampling { max_tokens: Some(max_tokens), temperature: Some(0.0), ..Sampling::default() };
+    TurnRequest { sampling, ..request(text) }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_embedded_model_answers_and_is_freed_when_the_client_cancels() {
+    let folder = tempfile::tempdir().unwrap();
+    let gateway = gateway(vec![candle(&folder, OnContextFull::Error)]);
+    let events = run(&gateway, greedy("what is in the picture", 12), Vec::new()).await;
+    assert_eq!(model(&events).model, "tiny");
+    let Some(TurnEvent::Done(done)) = events.last() else { panic!("{events:?}") };
+    assert_eq!((done.finish_reason, done.usage.completion_tokens), (FinishReason::Length, 12));
+    assert!(done.usage.prompt_tokens > 5 && !text(&events).is_empty(), "{events:?}");
+    assert_eq!(events, run(&gateway, greedy("what is in the picture", 12), Vec::new()).await, "greedy repeats");
+    let mut long = start(&gateway, greedy("tell me everything", 100), Vec::new());
+    long.events.recv().await.unwrap();
+    drop(long.events);
+    long.handler.await.unwrap();
+    assert_eq!(inside(&gateway), 0);
+    let events = run(&gateway, greedy("and now", 3), Vec::new()).await;
+    assert!(matches!(events.last(), Some(TurnEvent::Done(_))), "{events:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_prompt_beyond_the_context_is_refused_or_shortened_as_configured() {
+    let folder = tempfile::tempdir().unwrap();
+    let long = || {
+        let mut turn = greedy("first of all, ", 4);
+        let message = |words: &str| tether_protocol::wire::Message {
+            role: tether_protocol::wire::Role::User,
+            parts: vec![Part::Text(words.repeat(20))],
+        };
+        turn.messages = vec![message("first of all, "), message("then this, "), message("now ")];
+        turn
+    };
+    let strict = gateway(vec![candle(&folder, OnContextFull::Error)]);
+    assert_eq!(error(&run(&strict, long(), Vec::new()).await).code, ErrorCode::ContextFull);
+    assert!(strict.is_ready(), "the turn is at fault, not the model");
+    let lenient = gateway(vec![candle(&folder, OnContextFull::DropOldest)]);
+    let events = run(&lenient, long(), Vec::new()).await;
+    let Some(TurnEvent::Done(done)) = events.last() else { panic!("{events:?}") };
+    assert!(done.dropped_messages > 0, "{done:?}");
 }
 
 #[tokio::test]
