@@ -142,8 +142,9 @@ fn failed(problem: String) -> RegistryError {
 
 /// pip's own last words, and what to do about the usual causes.
 fn explain(log: &str) -> String {
-    let lines = log.lines().map(str::trim).filter(|line| line.starts_with("ERROR") || line.contains("No module named"));
-    let words = lines.last().or_else(|| log.lines().last()).unwrap_or("it ended without a word").trim();
+    let mut lines =
+        log.lines().map(str::trim).filter(|line| line.starts_with("ERROR") || line.contains("No module named"));
+    let words = lines.next_back().or_else(|| log.lines().next_back()).unwrap_or("it ended without a word").trim();
     let hint = match words {
         words if words.contains("No module named") => "; install pip, on Debian with `apt install python3-pip`",
         words if log.contains("Connection") || log.contains("resolution") || words.contains("No matching") => {
