@@ -189,7 +189,8 @@ impl Gguf {
     /// Reads a matrix of `rows` outputs and `columns` inputs, in the form that multiplies fastest here.
     pub(crate) fn matrix(&self, name: &str, rows: usize, columns: usize) -> Result<QTensor, ModelError> {
         let stored = self.stored(name, &[rows, columns])?;
-        if self.requantize && runs_faster_as_q8(stored.dtype()) && columns % GgmlDType::Q8_0.block_size() == 0 {
+        if self.requantize && runs_faster_as_q8(stored.dtype()) && columns.is_multiple_of(GgmlDType::Q8_0.block_size())
+        {
             return Ok(QTensor::quantize(&stored.dequantize(&self.device)?, GgmlDType::Q8_0)?);
         }
         Ok(stored)

@@ -28,7 +28,7 @@ pub(super) fn load(gguf: &Gguf, dims: &Dimensions, _context: usize) -> Result<De
 fn layer(gguf: &Gguf, dims: &Dimensions, window: Option<usize>, index: usize) -> Result<Layer, ModelError> {
     let block = format!("blk.{index}");
     let norm = |name: &str| RmsNorm::load(gguf, &format!("{block}.{name}"), dims.hidden, dims.rms_epsilon);
-    let is_global = (index + 1) % GLOBAL_PERIOD == 0;
+    let is_global = (index + 1).is_multiple_of(GLOBAL_PERIOD);
     let attention = Attention::new(dims, window.filter(|_| !is_global));
     let attention = match dims.layers {
         LAYERS_27B => attention.with_scale(1.0 / ((dims.hidden / dims.heads) as f32).sqrt()),

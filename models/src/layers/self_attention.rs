@@ -26,6 +26,9 @@ enum Projections {
     Fused(Linear),
 }
 
+/// Queries, keys and values, a row for each token.
+type Projected = (Vec<f32>, Vec<f32>, Vec<f32>);
+
 impl SelfAttention {
     pub(crate) fn load(
         gguf: &Gguf,
@@ -75,7 +78,7 @@ impl SelfAttention {
         self.output.forward(&Input::new(mixed, self.output.columns(), &self.device)?)
     }
 
-    fn project(&self, x: &Input) -> Result<(Vec<f32>, Vec<f32>, Vec<f32>), ModelError> {
+    fn project(&self, x: &Input) -> Result<Projected, ModelError> {
         let fused = match &self.projections {
             Projections::Separate { query, key, value } => {
                 return Ok((query.forward(x)?, key.forward(x)?, value.forward(x)?));

@@ -44,7 +44,10 @@ impl Queue {
         };
         let result = match state.waiting >= self.limit {
             true => Err(ModelError::QueueFull(state.waiting)),
-            false => Ok(state.add(Waiting { job, since: Instant::now() })),
+            false => {
+                state.add(Waiting { job, since: Instant::now() });
+                Ok(())
+            }
         };
         drop(state);
         self.changed.notify_one();
