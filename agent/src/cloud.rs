@@ -69,7 +69,6 @@ pub enum CloudError {
 }
 
 /// The two kinds of far side.
-#[expect(clippy::large_enum_variant, reason = "there is one for a daemon")]
 pub enum Cloud {
     /// A tether gateway over QUIC.
     Quic(quic::QuicCloud),

@@ -17,7 +17,7 @@ impl SessionLocks {
     /// Waits for the session's earlier turns.
     ///
     /// # Errors
-    /// 409 `session_busy` if [`MAX_WAITING`] turns wait already.
+    /// 409 `session_busy` if `MAX_WAITING` turns wait already.
     pub async fn enter(&self, session: &SessionId) -> Result<OwnedMutexGuard<()>, ApiError> {
         let lock = {
             let mut locks = self.0.lock().unwrap_or_else(PoisonError::into_inner);

@@ -12,9 +12,9 @@ use tether_models::{ModelError, Tokenizer};
 fn compare(tokenizer: &Tokenizer, golden: &Json, texts: &Json, marked_texts: &Json, name: &str) {
     let encode_plain = |text: &str| tokenizer.encode(text, false).unwrap();
     let encode_marked = |text: &str| tokenizer.encode_rendered(text, None).unwrap();
-    let encoders: [(&str, &Json, &dyn Fn(&str) -> Vec<u32>); 2] =
-        [("plain", texts, &encode_plain), ("marked", marked_texts, &encode_marked)];
-    for (key, texts, encode) in encoders {
+    type Encode<'a> = &'a dyn Fn(&str) -> Vec<u32>;
+    let encoders: [Encode<'_>; 2] = [&encode_plain, &encode_marked];
+    for ((key, texts), encode) in [("plain", texts), ("marked", marked_texts)].into_iter().zip(encoders) {
         let expected = world::ids_of(&golden[key]);
         assert_eq!(expected.len(), texts.as_array().unwrap().len());
         for (text, ids) in texts.as_array().unwrap().iter().zip(expected) {
