@@ -211,12 +211,6 @@ impl Tokenizer {
         self.markers.texts()
     }
 
-    /// The id of the marker written `text`.
-    #[cfg(test)]
-    pub(crate) fn marker_id(&self, text: &str) -> Option<u32> {
-        self.markers.id_of(text)
-    }
-
     /// Whether the text of a marker is one that a model may write into its own answer, such as `<think>`.
     pub(crate) fn is_writable(&self, marker: &str) -> bool {
         self.markers.id_of(marker).is_some_and(|id| !self.token_bytes(id).is_empty())
