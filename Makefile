@@ -23,8 +23,9 @@ model: build ## fetch the default model, checked by sha256; does nothing if it i
 demo: model ## a kitchen dialogue on real models, with a gateway that goes away in the middle
 	$(BIN)/tether-demo
 
+# One thread a model: tests run side by side, and candle's pool stalls when it has to share its processors.
 test: model ## every test that needs nothing but this machine, on the real model too
-	$(CARGO) test --locked --workspace --all-targets
+	CANDLE_NUM_THREADS=1 $(CARGO) test --locked --workspace --all-targets
 	$(CARGO) test --locked --workspace --doc
 
 run: model ## the daemon in the foreground, on your own socket, no cloud

@@ -46,6 +46,17 @@ pub struct Settings {
     pub zoo: Vec<BackendSettings>,
 }
 
+impl Settings {
+    /// Threads of the embedded models: candle has one pool, so the largest wish counts.
+    pub fn threads(&self) -> Option<usize> {
+        let wishes = self.zoo.iter().filter_map(|backend| match &backend.kind {
+            Kind::Candle(candle) => candle.threads,
+            Kind::OpenAi(_) | Kind::Scripted(_) => None,
+        });
+        wishes.max()
+    }
+}
+
 /// A client's bearer token, as its hash.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Token {

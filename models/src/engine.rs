@@ -17,7 +17,8 @@ const DEFAULT_CONTEXT_TOKENS: usize = 8192;
 pub struct LoadOptions {
     /// Context length in tokens; `None`: the model's own, at most 8,192.
     pub context_tokens: Option<usize>,
-    /// Worker threads of the arithmetic; `None`: the physical cores.
+    /// Threads of the arithmetic; `None`: candle's choice. Candle has one pool in a process, so a program gives this
+    /// to [`threads::apply`](crate::threads::apply) before it loads its first model.
     pub threads: Option<usize>,
     pub requantize: Requantize,
 }

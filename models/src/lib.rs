@@ -14,6 +14,7 @@ pub mod registry;
 pub mod sampling;
 pub mod testing;
 pub mod text;
+pub mod threads;
 pub mod tokenizer;
 pub mod worker;
 

@@ -32,9 +32,10 @@ pub(crate) struct ServeArgs {}
 
 /// Takes what a process has once (inherited sockets, the log) before any thread exists.
 pub(crate) fn run(_: &ServeArgs, global: &Global) -> anyhow::Result<ExitCode> {
-    let inherited = notify::inherited_listener()?;
     let source = Source { config: global.config.clone(), socket: global.explicit_socket()? };
     let (settings, warnings) = source.load()?;
+    tether_models::threads::apply(settings.model.as_ref().and_then(|model| model.load.threads))?;
+    let inherited = notify::inherited_listener()?;
     let log = logging::start(&settings.log)?;
     warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;

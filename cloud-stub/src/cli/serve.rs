@@ -22,6 +22,7 @@ pub(super) struct Serve {
 impl Serve {
     pub(super) fn run(&self) -> anyhow::Result<ExitCode> {
         let settings = Settings::load(&self.file.config)?;
+        tether_models::threads::apply(settings.threads())?;
         start_log(&settings.log)?;
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
         runtime.block_on(serve::run(settings, &self.file.config))?;
