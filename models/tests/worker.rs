@@ -2,6 +2,7 @@
 
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 use tether_models::testing::{TinyArchitecture, TinyModel};
 use tether_models::{
     Cancel, Engine, Event, Finish, GenerateOptions, Generated, Job, LoadOptions, ModelError, SamplingOptions, Worker,
@@ -69,6 +70,21 @@ fn blocker(worker: &Worker) -> (Sender<()>, Receiver<()>) {
     let (unused, _) = mpsc::channel();
     worker.submit(Job { sink: Box::new(sink), ..job(0, &[1, 2, 3], 1, unused) }).unwrap();
     (release, running)
+}
+
+#[test]
+fn a_thread_that_hangs_is_told_from_one_that_idles_or_works() {
+    let worker = worker(8);
+    assert_eq!(worker.stalled_for(), None);
+    let (release, running) = blocker(&worker);
+    running.recv().unwrap();
+    // Grows without end while the job hangs; this loop would not end otherwise.
+    while worker.stalled_for().unwrap() < Duration::from_millis(50) {
+        std::thread::yield_now();
+    }
+    drop(release);
+    run(&worker, &[1, 2, 3], 4);
+    assert_eq!(worker.stalled_for(), None);
 }
 
 #[test]

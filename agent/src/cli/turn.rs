@@ -12,7 +12,8 @@ pub(crate) struct TurnOptions {
     /// A camera's picture (JPEG or PNG) for this turn; may be given several times
     #[arg(long, value_name = "NAME=FILE")]
     pub view: Vec<ViewArg>,
-    /// A sensor's reading as JSON, from a file or written out; may be given several times
+    /// A sensor's reading as JSON, from a file or written out; may be given several times. The daemon keeps it, as if
+    /// the sensor itself had reported
     #[arg(long, value_name = "NAME=FILE|JSON")]
     pub sensor: Vec<SensorArg>,
     /// The only views that may travel to the cloud, with commas; `none` for none [default: the policy chooses]

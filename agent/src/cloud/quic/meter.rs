@@ -134,6 +134,7 @@ mod tests {
     #[test]
     fn a_link_between_the_thresholds_stays_what_it_was() {
         let (start, mut meter) = (Instant::now(), Meter::default());
+        meter.connected(start);
         let mut states = Vec::new();
         for (second, rtt) in [100, 250, 301, 250, 199, 250].into_iter().enumerate() {
             let now = start + Duration::from_secs(second as u64);

@@ -1,0 +1,156 @@
+//! What must not leave the device does not: checked against a cloud that records every byte it gets.
+
+use base64::prelude::{BASE64_STANDARD, Engine as _};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tether::testing::{Behaviour, Reply, Upstream, World};
+
+struct Scene {
+    upstream: Upstream,
+    world: World,
+    _folder: TempDir,
+}
+
+async fn scene(extra: &str) -> Scene {
+    let upstream = Upstream::start(Behaviour::Answer).await.unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let world = World::start(folder.path(), &format!("{extra}\n{}", upstream.config())).await.unwrap();
+    Scene { upstream, world, _folder: folder }
+}
+
+impl Scene {
+    async fn ask(&self, text: &str, tether: Value) -> Reply {
+        let reply = self.world.ask(text, json!({"max_tokens": 4, "tether": tether})).await.unwrap();
+        assert_eq!(reply.status, 200, "{}", reply.text());
+        reply
+    }
+}
+
+fn answer(reply: &Reply) -> String {
+    reply.json()["choices"][0]["message"]["content"].as_str().unwrap().to_owned()
+}
+
+fn jpeg() -> Vec<u8> {
+    let mut bytes = std::io::Cursor::new(Vec::new());
+    image::RgbImage::from_pixel(64, 48, image::Rgb([200, 30, 30]))
+        .write_to(&mut bytes, image::ImageFormat::Jpeg)
+        .unwrap();
+    bytes.into_inner()
+}
+
+fn picture(view: &str) -> Value {
+    let url = format!("data:image/jpeg;base64,{}", BASE64_STANDARD.encode(jpeg()));
+    json!({"type": "image_url", "image_url": {"url": url}, "tether": {"view": view}})
+}
+
+#[tokio::test]
+async fn a_local_only_turn_never_travels_later_as_history() {
+    let scene = scene("").await;
+    let open = json!({"session": "s", "route": "cloud"});
+    scene.ask("first open question", open.clone()).await;
+    let hidden = scene.ask("the SECRET word", json!({"session": "s", "local_only": true})).await;
+    assert_eq!(hidden.json()["tether"]["reason"], "local_only");
+    assert_eq!(hidden.json()["tether"]["uplink_bytes"], 0);
+    let last = scene.ask("last open question", open).await;
+    assert_eq!(answer(&last), "from the cloud");
+
+    let seen = scene.upstream.bodies();
+    assert_eq!(seen.len(), 2);
+    let messages = seen[1]["messages"].to_string();
+    assert!(messages.contains("first open question") && messages.contains("last open question"), "{messages}");
+    let everything = scene.upstream.everything();
+    assert!(!everything.contains("SECRET"));
+    assert!(!everything.contains(&answer(&hidden)), "the answer of a local_only turn is private too");
+
+    // The local model, which stays on the device, remembers all of it.
+    let recalled = scene.world.daemon.store().memory(
+        tether_protocol::SessionId::new("s").unwrap(),
+        scene.world.daemon.live().settings.sessions,
+        0,
+    );
+    let kept: Vec<bool> = recalled.await.unwrap().messages.iter().map(|message| message.local_only).collect();
+    assert_eq!(kept, [false, false, true, true, false, false]);
+}
+
+#[tokio::test]
+async fn local_only_holds_across_a_restart() {
+    let upstream = Upstream::start(Behaviour::Answer).await.unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let world = World::start(folder.path(), &upstream.config()).await.unwrap();
+    let hidden = json!({"max_tokens": 2, "tether": {"session": "s", "local_only": true}});
+    assert_eq!(world.ask("the SECRET word", hidden).await.unwrap().status, 200);
+    world.stop().await.unwrap();
+    let world = World::start(folder.path(), &upstream.config()).await.unwrap();
+    let open = json!({"tether": {"session": "s", "route": "cloud"}});
+    assert_eq!(world.ask("what was it?", open).await.unwrap().status, 200);
+    assert!(upstream.everything().contains("what was it?"));
+    assert!(!upstream.everything().contains("SECRET"));
+}
+
+#[tokio::test]
+async fn a_daemon_that_is_local_only_refuses_the_cloud() {
+    let scene = scene("local_only = true").await;
+    assert_eq!(scene.ask("hello", json!({})).await.json()["tether"]["route"], "local");
+    let reply = scene.world.ask("hello", json!({"tether": {"route": "cloud"}})).await.unwrap();
+    assert_eq!((reply.status, reply.code().as_str()), (403, "local_only"));
+    assert!(scene.upstream.bodies().is_empty());
+}
+
+const PRIVATE_VIEWS: &str = "[[views]]\nname = \"front\"\n[[views]]\nname = \"bedroom\"\nlocal_only = true\n
+    [[views]]\nname = \"sensors\"\nkind = \"sensors\"\nlocal_only = true\n";
+
+#[tokio::test]
+async fn a_private_view_stays_whatever_the_policy_wants() {
+    let scene = scene(&format!("{PRIVATE_VIEWS}[policy]\nname = \"always-cloud\"\n")).await;
+    for view in ["front", "bedroom"] {
+        let pushed = scene.world.send("PUT", &format!("/v1/cameras/{view}"), jpeg()).await.unwrap();
+        assert_eq!(pushed.status, 200, "{}", pushed.text());
+    }
+    scene.world.send("PUT", "/v1/sensors/pulse", "\"SECRET 72\"").await.unwrap();
+    let reply = scene.ask("what do you see?", json!({})).await.json();
+    assert_eq!((&reply["tether"]["route"], &reply["tether"]["views"]), (&json!("cloud"), &json!(["front"])));
+    let sent = &scene.upstream.bodies()[0];
+    assert_eq!(sent.to_string().matches("data:image/jpeg").count(), 1);
+    assert!(!sent.to_string().contains("SECRET") && !sent.to_string().contains("bedroom"));
+    let asked = json!({"tether": {"route": "cloud", "views": ["bedroom"]}});
+    assert_eq!(scene.world.ask("look", asked).await.unwrap().code(), "view_unavailable");
+}
+
+#[tokio::test]
+async fn an_image_of_a_private_camera_keeps_its_whole_turn_on_the_device() {
+    let scene = scene(PRIVATE_VIEWS).await;
+    let content = json!([{"type": "text", "text": "who is SLEEPING there?"}, picture("bedroom")]);
+    let extra = json!({"max_tokens": 4, "messages": [{"role": "user", "content": content}],
+        "tether": {"session": "s"}});
+    let reply = scene.world.ask("", extra).await.unwrap().json();
+    assert_eq!((&reply["tether"]["route"], &reply["tether"]["reason"]), (&json!("local"), &json!("local_only")));
+    scene.ask("an open question", json!({"session": "s", "route": "cloud"})).await;
+    assert!(!scene.upstream.everything().contains("SLEEPING"));
+}
+
+#[tokio::test]
+async fn an_answer_made_from_private_sensors_does_not_travel_later() {
+    let scene = scene(PRIVATE_VIEWS).await;
+    scene.world.send("PUT", "/v1/sensors/pulse", "72").await.unwrap();
+    let local = scene.ask("how is my HEART?", json!({"session": "s", "route": "local"})).await;
+    assert_eq!(local.json()["tether"]["reason"], "asked");
+    scene.ask("an open question", json!({"session": "s", "route": "cloud"})).await;
+    assert!(!scene.upstream.everything().contains("HEART"));
+}
+
+#[tokio::test]
+async fn an_attached_image_travels_and_the_answer_says_so() {
+    let scene = scene("").await;
+    let content = json!([{"type": "text", "text": "what is this?"}, picture("side")]);
+    let extra = json!({"messages": [{"role": "user", "content": content}]});
+    let reply = scene.world.ask("", extra).await.unwrap().json();
+    let tether = &reply["tether"];
+    assert_eq!((&tether["route"], &tether["views"]), (&json!("cloud"), &json!(["side"])), "{reply}");
+    assert_eq!((&tether["reason"], &reply["model"]), (&json!("views_needed"), &json!("far-1")));
+    assert_eq!(reply["usage"]["total_tokens"], 10);
+    let sent = scene.upstream.everything();
+    assert!(tether["uplink_bytes"].as_u64().unwrap() >= 600, "{tether}");
+    assert_eq!(sent.matches("data:image/jpeg").count(), 1);
+    let metadata = scene.world.ask("", json!({"messages": [{"role": "user", "content": [picture("nose")]}]})).await;
+    assert_eq!(metadata.unwrap().code(), "no_such_camera");
+}
