@@ -28,7 +28,7 @@ use tether_policies::{Decision, Observation, Permitted};
 use tether_protocol::api::{ApiError, ChatTurn, RouteChoice};
 use tether_protocol::context::LinkState;
 use tether_protocol::limits::MAX_DEADLINE_MS;
-use tether_protocol::{Context, Reading, Reason, TurnId};
+use tether_protocol::{Action, Context, Reading, Reason, TurnId};
 use tokio::sync::OwnedSemaphorePermit;
 
 /// Who asks, and since when.
@@ -143,10 +143,13 @@ fn decide(
 ) -> Decision {
     let mut decision = live.policy.decide(observation, permitted, rand::random());
     // A policy sees what is permitted, not why; the answer says why.
+    let link_down = observation.context.link.value().is_some_and(|link| link.state == LinkState::Down);
     if local_only {
         decision.reason = Reason::new("local_only", "nothing of this turn may leave the device");
     } else if request.route != RouteChoice::Auto {
         decision.reason = Reason::new("asked", format!("the request asked for the route {}", decision.action.route()));
+    } else if link_down && decision.action == Action::LOCAL {
+        decision.reason = Reason::new("link_down", "the cloud cannot be reached now, so the device answers");
     }
     decision
 }

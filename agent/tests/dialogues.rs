@@ -89,7 +89,7 @@ async fn a_client_that_leaves_before_the_first_token_frees_the_model() {
     for streamed in [true, false] {
         let mut extra = endless("s");
         extra["stream"] = streamed.into();
-        let long = "word ".repeat(1_200);
+        let long = "word ".repeat(300);
         let mut asking = Box::pin(world.ask(&long, extra));
         let queued = async {
             while world.daemon.local().unwrap().load_now().queue == 0 {
