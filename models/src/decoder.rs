@@ -4,6 +4,7 @@ use crate::cache::LayerCache;
 use crate::error::ModelError;
 use crate::gguf::{Dimensions, Gguf};
 use crate::layers::{Embedding, GatedMlp, Input, Output, Positions, RmsNorm, Rope, SelfAttention, add};
+use crate::worker::Cancel;
 use candle_core::Device;
 use rayon::prelude::*;
 
@@ -51,17 +52,21 @@ impl Decoder {
     }
 
     /// Runs `tokens` (at least one) at the positions from `start` on, and writes their keys and values to `cache`, one
-    /// entry a layer. Returns the last layer's output, `[tokens, hidden]`.
+    /// entry a layer. Returns the last layer's output, `[tokens, hidden]`, or stops before the next layer once cancelled.
     pub(crate) fn forward(
         &self,
         cache: &mut [LayerCache],
         start: usize,
         tokens: &[u32],
+        cancel: &Cancel,
     ) -> Result<Vec<f32>, ModelError> {
         let positions: Vec<_> = self.ropes.iter().map(|rope| rope.positions(start, tokens.len())).collect();
         let mut x = self.embedding.forward(tokens)?;
         x.iter_mut().for_each(|value| *value *= self.embedding_scale);
         for (layer, cache) in self.layers.iter().zip(cache) {
+            if cancel.is_cancelled() {
+                return Err(ModelError::Cancelled);
+            }
             layer.forward(cache, start, &positions[layer.rope], &mut x, &self.device)?;
         }
         Ok(x)

@@ -7,6 +7,7 @@ use crate::decoder::Decoder;
 use crate::error::ModelError;
 use crate::gguf::{Dimensions, Gguf};
 use crate::tokenizer::Tokenizer;
+use crate::worker::Cancel;
 use candle_core::Device;
 use std::path::Path;
 
@@ -102,12 +103,23 @@ impl Engine {
     /// [`ModelError::ContextFull`] if they do not fit, [`ModelError::Parameter`] for no tokens, an id out of range or
     /// another model's cache. The cache is then as before.
     pub fn prefill(&self, cache: &mut Cache, tokens: &[u32]) -> Result<Vec<f32>, ModelError> {
-        self.decoder.logits(&self.forward(cache, tokens)?)
+        self.prefill_until(cache, tokens, &Cancel::default())
+    }
+
+    /// As [`prefill`](Self::prefill), but ends with [`ModelError::Cancelled`] within a layer of `cancel`; the cache
+    /// then holds what it held before.
+    pub fn prefill_until(&self, cache: &mut Cache, tokens: &[u32], cancel: &Cancel) -> Result<Vec<f32>, ModelError> {
+        self.decoder.logits(&self.forward(cache, tokens, cancel)?)
     }
 
     /// Appends `tokens` without computing logits: for all chunks of a prompt but the last.
     pub fn extend(&self, cache: &mut Cache, tokens: &[u32]) -> Result<(), ModelError> {
-        self.forward(cache, tokens).map(drop)
+        self.extend_until(cache, tokens, &Cancel::default())
+    }
+
+    /// As [`extend`](Self::extend), with the end of [`prefill_until`](Self::prefill_until).
+    pub fn extend_until(&self, cache: &mut Cache, tokens: &[u32], cancel: &Cancel) -> Result<(), ModelError> {
+        self.forward(cache, tokens, cancel).map(drop)
     }
 
     /// Appends one token and returns the logits after it.
@@ -115,7 +127,7 @@ impl Engine {
         self.prefill(cache, &[token])
     }
 
-    fn forward(&self, cache: &mut Cache, tokens: &[u32]) -> Result<Vec<f32>, ModelError> {
+    fn forward(&self, cache: &mut Cache, tokens: &[u32], cancel: &Cancel) -> Result<Vec<f32>, ModelError> {
         let parameter = |problem: String| ModelError::Parameter { parameter: "tokens", problem };
         if tokens.is_empty() {
             return Err(parameter("at least one is needed".into()));
@@ -130,7 +142,7 @@ impl Engine {
         if start + tokens.len() > context_tokens {
             return Err(ModelError::ContextFull { prompt_tokens: start + tokens.len(), context_tokens });
         }
-        let x = self.decoder.forward(cache.layers_mut(), start, tokens)?;
+        let x = self.decoder.forward(cache.layers_mut(), start, tokens, cancel)?;
         cache.commit(tokens.len());
         Ok(x)
     }

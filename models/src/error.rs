@@ -20,6 +20,9 @@ pub enum ModelError {
     Parameter { parameter: &'static str, problem: String },
     #[error("the model's queue is full ({0} turns wait)")]
     QueueFull(usize),
+    /// The caller wanted no more.
+    #[error("cancelled")]
+    Cancelled,
     #[error("the model's thread stopped: {0}")]
     Stopped(String),
     #[error(transparent)]

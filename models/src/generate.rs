@@ -5,6 +5,7 @@ use crate::engine::Engine;
 use crate::error::ModelError;
 use crate::sampling::{Sampler, SamplingOptions};
 use crate::text::TextStream;
+use crate::worker::Cancel;
 use std::time::{Duration, Instant};
 
 /// Prompt tokens processed at a time; cancellation takes effect within one chunk.
@@ -43,6 +44,7 @@ pub struct Generated {
 pub struct Sequence {
     cache: Cache,
     tokens: Vec<u32>,
+    cancel: Cancel,
 }
 
 /// What one call of [`Generation::advance`] did.
@@ -70,7 +72,12 @@ pub struct Generation<'a> {
 
 impl Sequence {
     pub fn new(engine: &Engine) -> Result<Sequence, ModelError> {
-        Ok(Sequence { cache: engine.new_cache()?, tokens: Vec::new() })
+        Ok(Sequence { cache: engine.new_cache()?, tokens: Vec::new(), cancel: Cancel::default() })
+    }
+
+    /// From now on, passes over this sequence end with [`ModelError::Cancelled`] within a layer of `cancel`.
+    pub fn until(&mut self, cancel: Cancel) {
+        self.cancel = cancel;
     }
 
     /// The tokens whose keys and values are held.
@@ -88,13 +95,13 @@ impl Sequence {
     }
 
     fn extend(&mut self, engine: &Engine, tokens: &[u32]) -> Result<(), ModelError> {
-        engine.extend(&mut self.cache, tokens)?;
+        engine.extend_until(&mut self.cache, tokens, &self.cancel)?;
         self.tokens.extend_from_slice(tokens);
         Ok(())
     }
 
     fn extend_to_logits(&mut self, engine: &Engine, tokens: &[u32]) -> Result<Vec<f32>, ModelError> {
-        let logits = engine.prefill(&mut self.cache, tokens)?;
+        let logits = engine.prefill_until(&mut self.cache, tokens, &self.cancel)?;
         self.tokens.extend_from_slice(tokens);
         Ok(logits)
     }

@@ -147,6 +147,7 @@ fn serve(engine: &Engine, shared: &Shared, sequence: &mut Sequence, waiting: Wai
             Event::Done(generated)
         }
         Ok(Ok(None)) => Event::Cancelled,
+        Ok(Err(ModelError::Cancelled)) => Event::Cancelled,
         Ok(Err(error)) => Event::Failed(error),
         Err(panic) => {
             let problem = panic_message(panic.as_ref());
@@ -179,6 +180,7 @@ fn answer(
     if cancelled() {
         return Ok(None);
     }
+    sequence.until(cancel.clone());
     let mut generation = Generation::new(engine, sequence, prompt, options)?;
     sink(Event::Started);
     while !cancelled() {
