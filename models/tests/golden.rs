@@ -23,7 +23,7 @@ fn greedy() -> Option<(usize, String)> {
     let mut bytes = Vec::new();
     while bytes.len() < ANSWER.len() {
         let best = logits.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1)).unwrap().0 as u32;
-        bytes.extend_from_slice(&engine.tokenizer().token_bytes(best));
+        bytes.extend_from_slice(engine.tokenizer().token_bytes(best));
         logits = engine.step(&mut cache, best).unwrap();
     }
     Some((prompt.len(), String::from_utf8(bytes).unwrap()))
