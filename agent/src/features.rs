@@ -105,6 +105,7 @@ mod tests {
 
     fn known(space: &ActionSpace) -> Known<'_> {
         let views = space.views().iter().map(|name| ViewContext {
+            is_text: false,
             name: name.clone(),
             encoded_bytes: Reading::known(10_000, 5, "encoded"),
             attached: false,

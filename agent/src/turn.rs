@@ -71,7 +71,7 @@ async fn stages(
 ) -> Result<Answer, ApiError> {
     let routing = Routing::of(&request, daemon, &live)?;
     let mut dialogue = Dialogue::recall(daemon, &live, &request).await?;
-    let views = TurnViews::gather(daemon, &live, &mut dialogue).await?;
+    let views = TurnViews::gather(daemon, &live, &mut dialogue, &request.sensors).await?;
     let local_only = request.local_only || live.settings.local_only || views.attached_private;
     let plan = Plan::new(daemon, &live, &request, &routing, dialogue, views, local_only, deadline).await?;
 

@@ -132,6 +132,7 @@ impl Views {
                 name: view.name.clone(),
                 encoded_bytes: size((view, camera)),
                 attached: false,
+                is_text: view.kind == ViewKind::Sensors,
                 local_only: view.local_only,
                 association: None,
             })

@@ -129,6 +129,35 @@ async fn an_image_of_a_private_camera_keeps_its_whole_turn_on_the_device() {
 }
 
 #[tokio::test]
+async fn readings_of_a_request_are_forgotten_with_it() {
+    let scene = scene("").await;
+    let hidden = json!({"session": "s", "local_only": true, "sensors": {"pulse": "SECRET 72"}});
+    assert_eq!(scene.ask("how am I?", hidden).await.json()["tether"]["reason"], "local_only");
+    assert!(scene.world.send("GET", "/v1/status", "").await.unwrap().json()["sensors"].as_array().unwrap().is_empty());
+
+    scene.world.send("PUT", "/v1/sensors/arm", "1").await.unwrap();
+    let open = json!({"session": "s", "route": "cloud", "views": ["sensors"], "sensors": {"grip": 41, "arm": 43}});
+    let sent = scene.ask("and the gripper?", open).await.json();
+    assert_eq!(sent["tether"]["views"], json!(["sensors"]));
+    let everything = scene.upstream.everything();
+    assert!(everything.contains("41") && everything.contains("43"), "{everything}");
+    assert!(!everything.contains("SECRET"));
+
+    scene.ask("again?", json!({"route": "cloud", "views": ["sensors"]})).await;
+    let last = scene.upstream.bodies().pop().unwrap().to_string();
+    assert!(last.contains("arm") && !last.contains("grip"), "a pushed reading stays, the request's does not: {last}");
+}
+
+#[tokio::test]
+async fn a_reading_of_a_private_sensor_view_keeps_its_turn_on_the_device() {
+    let scene = scene(&format!("{PRIVATE_VIEWS}[policy]\nname = \"always-cloud\"\n")).await;
+    let reply = scene.ask("how is my HEART?", json!({"session": "s", "sensors": {"pulse": 72}})).await.json();
+    assert_eq!(reply["tether"]["reason"], "local_only");
+    scene.ask("an open question", json!({"session": "s", "route": "cloud"})).await;
+    assert!(!scene.upstream.everything().contains("HEART"));
+}
+
+#[tokio::test]
 async fn an_answer_made_from_private_sensors_does_not_travel_later() {
     let scene = scene(PRIVATE_VIEWS).await;
     scene.world.send("PUT", "/v1/sensors/pulse", "72").await.unwrap();

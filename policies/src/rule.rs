@@ -5,7 +5,8 @@
 //! 3. Battery at or below [`LOW_BATTERY_PERCENT`], off mains, and the link is up: cloud, with the views the prompt
 //!    is about. A local answer of a few hundred tokens costs tens of joules, a radio's burst a few.
 //! 4. The prompt is about views (attached to it, or named in its text) and some of them can be sent: cloud with
-//!    those views. The local models that tether runs do not see.
+//!    those views. The local models that tether runs do not see; sensor readings they read, so those alone are no
+//!    reason.
 //! 5. The link is down or degraded, or none of the above: local.
 
 use crate::decision::{Decision, Permitted, Policy};
@@ -55,7 +56,8 @@ impl Policy for Rule {
             return Decision::certain(cloud, "battery_low", format!("battery at {:.0} %", battery.percent));
         }
         let sent = observation.space.sent(cloud);
-        if !sent.is_empty() {
+        let views = &observation.context.views;
+        if (0..views.len()).any(|view| sent.contains(view) && !views[view].is_text) {
             let names: Vec<String> = observation.space.names(sent).iter().map(|name| name.to_string()).collect();
             return Decision::certain(cloud, "views_needed", format!("the prompt is about {}", names.join(", ")));
         }

@@ -60,6 +60,9 @@ pub struct ViewContext {
     pub encoded_bytes: Reading<u64>,
     /// Whether the view came with this request (rather than being pushed earlier).
     pub attached: bool,
+    /// Text (sensor readings): the local model reads it as well as the cloud does. Images it only gets described.
+    #[serde(default)]
+    pub is_text: bool,
     /// Privacy: this view never leaves the device.
     pub local_only: bool,
     /// How strongly the prompt is about this view, in 0..1, where a model estimates it.

@@ -44,7 +44,6 @@ async fn answer(
     words: &mut Words,
 ) -> anyhow::Result<Facts> {
     let request = options.request(text, form == Form::Streamed)?;
-    options.push_sensors(client).await?;
     match form {
         Form::Streamed => streamed(client, &request, words).await,
         Form::Whole | Form::Json => whole(client.ask(&request).await?, form, words),

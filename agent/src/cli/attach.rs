@@ -1,6 +1,7 @@
 //! `NAME=FILE` arguments: camera images and sensor readings that go with a turn.
 
 use anyhow::{Context, bail, ensure};
+use serde_json::Value;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -65,15 +66,13 @@ impl ViewArg {
 }
 
 impl SensorArg {
-    /// The reading as JSON text.
-    pub(crate) fn json(&self) -> anyhow::Result<Vec<u8>> {
+    pub(crate) fn json(&self) -> anyhow::Result<Value> {
         let inline = self.value.starts_with(['{', '[', '"']);
         let bytes =
             if inline { self.value.clone().into_bytes() } else { read_bounded(self.value.as_ref(), MAX_SENSOR_BYTES)? };
         let origin = if inline { format!("sensor {}", self.name) } else { self.value.clone() };
         ensure!(bytes.len() <= MAX_SENSOR_BYTES, "{origin} is larger than {MAX_SENSOR_BYTES} bytes");
-        serde_json::from_slice::<serde::de::IgnoredAny>(&bytes).with_context(|| format!("{origin} is not JSON"))?;
-        Ok(bytes)
+        serde_json::from_slice(&bytes).with_context(|| format!("{origin} is not JSON"))
     }
 }
 
@@ -118,7 +117,7 @@ mod tests {
         let view = ViewArg { name: ViewName::new("front").unwrap(), file: path.clone() };
         assert!(view.part().unwrap_err().to_string().contains("neither a JPEG nor a PNG"));
         let sensor = |value: &str| format!("arm={value}").parse::<SensorArg>().unwrap().json();
-        assert_eq!(sensor(r#"{"open":false}"#).unwrap(), br#"{"open":false}"#);
+        assert_eq!(sensor(r#"{"open":false}"#).unwrap(), serde_json::json!({"open": false}));
         assert!(sensor(path.to_str().unwrap()).unwrap_err().to_string().contains("is not JSON"));
     }
 }

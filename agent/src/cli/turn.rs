@@ -1,9 +1,9 @@
 //! What `ask` and `chat` have in common: the options of a turn, and the request they make.
 
 use super::attach::{SensorArg, ViewArg};
-use crate::client::Client;
-use bytes::Bytes;
 use clap::{Args, ValueEnum};
+use serde_json::Value;
+use std::collections::BTreeMap;
 use tether_protocol::api::{ChatRequest, Content, MessageForm, PartForm, RouteChoice, StreamOptions, TetherRequest};
 
 /// The options of one turn.
@@ -12,8 +12,7 @@ pub(crate) struct TurnOptions {
     /// A camera's picture (JPEG or PNG) for this turn; may be given several times
     #[arg(long, value_name = "NAME=FILE")]
     pub view: Vec<ViewArg>,
-    /// A sensor's reading as JSON, from a file or written out; may be given several times. The daemon keeps it, as if
-    /// the sensor itself had reported
+    /// A sensor's reading as JSON for this turn, from a file or written out; may be given several times
     #[arg(long, value_name = "NAME=FILE|JSON")]
     pub sensor: Vec<SensorArg>,
     /// The only views that may travel to the cloud, with commas; `none` for none [default: the policy chooses]
@@ -76,7 +75,7 @@ impl From<RouteArg> for RouteChoice {
 }
 
 impl TurnOptions {
-    /// The request for one turn; reads the images.
+    /// The request for one turn; reads the images and the readings.
     pub(crate) fn request(&self, text: &str, stream: bool) -> anyhow::Result<ChatRequest> {
         let tether = TetherRequest {
             session: self.session.clone(),
@@ -85,6 +84,7 @@ impl TurnOptions {
             task: self.task.clone(),
             deadline_ms: self.deadline_ms,
             local_only: self.local_only.then_some(true),
+            sensors: self.readings()?,
         };
         Ok(ChatRequest {
             model: self.model.clone(),
@@ -110,12 +110,11 @@ impl TurnOptions {
         Ok(MessageForm { content: Some(Content::Parts(parts)), ..MessageForm::text("user", "") })
     }
 
-    /// Sensors are pushed before the turn, as any program on the device does.
-    pub(crate) async fn push_sensors(&self, client: &Client) -> anyhow::Result<()> {
-        for sensor in &self.sensor {
-            client.put(&format!("/v1/sensors/{}", sensor.name), Bytes::from(sensor.json()?)).await?;
-        }
-        Ok(())
+    /// They go with the request rather than as pushed readings, so that `--local-only` covers them too.
+    fn readings(&self) -> anyhow::Result<Option<BTreeMap<String, Value>>> {
+        let read = |sensor: &SensorArg| Ok((sensor.name.to_string(), sensor.json()?));
+        let readings = self.sensor.iter().map(read).collect::<anyhow::Result<BTreeMap<_, _>>>()?;
+        Ok(Some(readings).filter(|readings| !readings.is_empty()))
     }
 }
 

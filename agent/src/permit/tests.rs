@@ -12,6 +12,7 @@ fn name(text: &str) -> ViewName {
 /// Views `v0`, `v1`, ...: (has something to send, is private).
 fn world(views: &[(bool, bool)]) -> (ActionSpace, Vec<ViewContext>) {
     let context = |(i, &(ready, local_only)): (usize, &(bool, bool))| ViewContext {
+        is_text: false,
         name: name(&format!("v{i}")),
         encoded_bytes: if ready { Reading::known(9, 0, "test") } else { Reading::unknown("no frame was pushed") },
         attached: false,

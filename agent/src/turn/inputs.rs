@@ -7,12 +7,13 @@ use super::dialogue::Dialogue;
 use crate::daemon::{Daemon, Live};
 use crate::dialogue::TurnInputs;
 use crate::image_codec::{self, EncodeOptions};
-use crate::views::{Frame, Snapshot, ViewConfig, ViewKind, parse_data_url};
+use crate::views::{Frame, PushError, Snapshot, ViewConfig, ViewKind, parse_data_url};
 use std::sync::Arc;
 use std::time::Instant;
 use tether_protocol::api::{ApiError, AttachedImage};
 use tether_protocol::context::ViewContext;
-use tether_protocol::{Reading, ViewSet};
+use tether_protocol::limits::MAX_SENSORS;
+use tether_protocol::{Reading, ViewName, ViewSet};
 
 pub(super) struct TurnViews {
     /// One for each configured view, in the action space's order.
@@ -20,14 +21,19 @@ pub(super) struct TurnViews {
     frames: Vec<Option<Arc<Frame>>>,
     sensors: Vec<(String, String, u64)>,
     sensor_view: Option<usize>,
-    /// An attached image stands for a view that never leaves the device: then nothing of this turn does.
+    /// An attached image or reading stands for a view that never leaves the device: then nothing of this turn does.
     pub attached_private: bool,
 }
 
 impl TurnViews {
     /// # Errors
     /// 400 for an attached image that is not one, is too large, or has no camera to stand for.
-    pub(super) async fn gather(daemon: &Daemon, live: &Live, dialogue: &mut Dialogue) -> Result<Self, ApiError> {
+    pub(super) async fn gather(
+        daemon: &Daemon,
+        live: &Live,
+        dialogue: &mut Dialogue,
+        readings: &[(ViewName, String)],
+    ) -> Result<Self, ApiError> {
         let now = Instant::now();
         let (snapshot, context) = {
             let views = daemon.views();
@@ -35,6 +41,7 @@ impl TurnViews {
         };
         let config = &live.settings.views.0;
         let mut views = Self::pushed(config, snapshot, context);
+        views.attach_readings(readings)?;
         let attached = std::mem::take(&mut dialogue.attached);
         if !attached.is_empty() {
             let encode = live.settings.images;
@@ -65,6 +72,33 @@ impl TurnViews {
         context.encoded_bytes = Reading::known(image.encoded_bytes, 0, "encoded");
         self.attached_private |= context.local_only;
         self.frames[place] = Some(Arc::new(image.frame));
+        Ok(())
+    }
+
+    /// Readings of the request come before pushed ones of the same name, and nothing but this turn gets to see them.
+    fn attach_readings(&mut self, readings: &[(ViewName, String)]) -> Result<(), ApiError> {
+        if readings.is_empty() {
+            return Ok(());
+        }
+        let refused = |message: String| Err(ApiError::bad_request("tether.sensors", "invalid_value", message));
+        let Some(view) = self.sensor_view else {
+            return refused(PushError::NoSensorView.to_string());
+        };
+        self.sensors.retain(|(pushed, ..)| readings.iter().all(|(given, _)| given.as_str() != pushed));
+        self.sensors.extend(readings.iter().map(|(name, json)| (name.to_string(), json.clone(), 0)));
+        self.sensors.sort();
+        if self.sensors.len() > MAX_SENSORS {
+            return refused(format!(
+                "{} sensors with those that were pushed, at most {MAX_SENSORS}",
+                self.sensors.len()
+            ));
+        }
+        let bytes = self.sensors.iter().map(|(name, json, _)| (name.len() + json.len()) as u64).sum();
+        let oldest_ms = self.sensors.iter().map(|(.., age_ms)| *age_ms).max().unwrap_or(0);
+        let context = &mut self.context[view];
+        context.attached = true;
+        context.encoded_bytes = Reading::known(bytes, oldest_ms, "its text");
+        self.attached_private |= context.local_only;
         Ok(())
     }
 

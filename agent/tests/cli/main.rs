@@ -72,7 +72,7 @@ async fn ask_prints_words_to_stdout_and_the_facts_to_stderr() {
 
 #[tokio::test]
 async fn ask_reads_stdin_and_sends_views_and_sensors() {
-    let fake = Fake::start(vec![Say::Status(200, json!({})), Say::Events(good_answer(&["ok"]))]);
+    let fake = Fake::start(vec![Say::Events(good_answer(&["ok"]))]);
     let dir = tempfile::tempdir().unwrap();
     let picture = dir.path().join("a.png");
     image::RgbImage::new(2, 2).save(&picture).unwrap();
@@ -80,9 +80,13 @@ async fn ask_reads_stdin_and_sends_views_and_sensors() {
     let args = ["ask", "Sum", "-", "--view", &view, "--sensor", r#"grip={"open":false}"#, "--local-only", "-q"];
     let ran = run(&fake.socket, &args, "one\ntwo\n").await;
     assert_eq!((ran.code, ran.err.as_str()), (Some(0), ""));
-    assert_eq!(fake.asked()[0], ("PUT /v1/sensors/grip".into(), r#"{"open":false}"#.into()));
+    // With the request, never pushed: a pushed reading would outlive the local-only turn.
+    assert_eq!(fake.asked().len(), 1);
     let chat = &fake.chats()[0];
-    assert_eq!(chat["tether"]["local_only"], true);
+    assert_eq!(
+        (&chat["tether"]["local_only"], &chat["tether"]["sensors"]),
+        (&json!(true), &json!({"grip": {"open": false}}))
+    );
     assert_eq!(chat["messages"][0]["content"][0]["text"], "Sum one\ntwo");
     let image = &chat["messages"][0]["content"][1];
     assert_eq!(image["tether"]["view"], "front");

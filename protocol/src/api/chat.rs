@@ -68,6 +68,9 @@ pub struct TetherRequest {
     /// Neither this turn's text and views nor its answer ever leave the device, not as history either.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub local_only: Option<bool>,
+    /// Readings by sensor name, any JSON. They belong to this turn alone: the daemon does not keep them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sensors: Option<BTreeMap<String, Value>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]

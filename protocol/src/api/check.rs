@@ -4,8 +4,8 @@ use super::chat::{ChatRequest, Content, MessageForm, PartForm, RouteChoice, Stop
 use super::error::ApiError;
 use crate::id::{SessionId, ViewName};
 use crate::limits::{
-    MAX_ANSWER_TOKENS, MAX_DEADLINE_MS, MAX_IMAGES, MAX_MESSAGES, MAX_NAME_BYTES, MAX_STOP_BYTES, MAX_STOP_STRINGS,
-    MAX_TEXT_BYTES,
+    MAX_ANSWER_TOKENS, MAX_DEADLINE_MS, MAX_IMAGES, MAX_MESSAGES, MAX_NAME_BYTES, MAX_SENSOR_BYTES, MAX_SENSOR_DEPTH,
+    MAX_SENSORS, MAX_STOP_BYTES, MAX_STOP_STRINGS, MAX_TEXT_BYTES,
 };
 use crate::wire::{Role, Sampling};
 use serde_json::{Value, json};
@@ -28,6 +28,8 @@ pub struct ChatTurn {
     pub task: Option<String>,
     pub deadline_ms: Option<u64>,
     pub local_only: bool,
+    /// Readings for this turn alone, as compact JSON text, sorted by name.
+    pub sensors: Vec<(ViewName, String)>,
     pub user: Option<String>,
 }
 
@@ -71,6 +73,7 @@ impl ChatRequest {
             task: None,
             deadline_ms: tether.deadline_ms,
             local_only: tether.local_only.unwrap_or(false),
+            sensors: Vec::new(),
             user,
         };
         check_tether(turn, tether)
@@ -91,7 +94,36 @@ fn check_tether(turn: ChatTurn, tether: TetherRequest) -> Result<ChatTurn, ApiEr
     if turn.local_only && turn.route == RouteChoice::Cloud {
         return Err(invalid("tether.route", "route \"cloud\" contradicts local_only: true"));
     }
-    Ok(ChatTurn { session, views, task, ..turn })
+    let sensors = check_sensors(tether.sensors.unwrap_or_default())?;
+    Ok(ChatTurn { session, views, task, sensors, ..turn })
+}
+
+fn check_sensors(given: BTreeMap<String, Value>) -> Result<Vec<(ViewName, String)>, ApiError> {
+    if given.len() > MAX_SENSORS {
+        return Err(invalid("tether.sensors", format!("{} sensors, at most {MAX_SENSORS}", given.len())));
+    }
+    let check = |(name, value): (String, Value)| {
+        let name = ViewName::new(name).map_err(|error| invalid("tether.sensors", error.to_string()))?;
+        let param = format!("tether.sensors.{name}");
+        if !is_shallow(&value, MAX_SENSOR_DEPTH) {
+            return Err(invalid(param, format!("the reading is nested deeper than {MAX_SENSOR_DEPTH}")));
+        }
+        let json = value.to_string();
+        match json.len() {
+            0..=MAX_SENSOR_BYTES => Ok((name, json)),
+            bytes => Err(invalid(param, format!("the reading has {bytes} bytes, at most {MAX_SENSOR_BYTES}"))),
+        }
+    };
+    given.into_iter().map(check).collect()
+}
+
+/// Whether no array or object stands inside more than `depth - 1` others. Its own recursion ends there too.
+fn is_shallow(value: &Value, depth: i32) -> bool {
+    match value {
+        Value::Array(items) => depth > 0 && items.iter().all(|item| is_shallow(item, depth - 1)),
+        Value::Object(fields) => depth > 0 && fields.values().all(|field| is_shallow(field, depth - 1)),
+        _ => true,
+    }
 }
 
 fn check_sampling(request: &ChatRequest) -> Result<Sampling, ApiError> {

@@ -134,3 +134,21 @@ fn wrong_types_name_the_field_and_bad_json_the_line() {
     let deep = format!("{}{}", "[".repeat(10_000), "]".repeat(10_000));
     assert!(from_json::<ChatRequest>(format!("{{\"x\":{deep}}}").as_bytes()).is_err());
 }
+
+#[test]
+fn readings_hold_at_their_limits() {
+    let sensors = |sensors: Value| with(json!({"tether": {"sensors": sensors}}));
+    let turn = sensors(json!({"grip": {"open": false}, "arm": 1.5})).unwrap();
+    let read: Vec<(&str, &str)> = turn.sensors.iter().map(|(name, json)| (name.as_str(), json.as_str())).collect();
+    assert_eq!(read, [("arm", "1.5"), ("grip", r#"{"open":false}"#)]);
+    let many = |count: usize| sensors((0..count).map(|i| (format!("s{i}"), json!(i))).collect());
+    assert_eq!(many(MAX_SENSORS).unwrap().sensors.len(), MAX_SENSORS);
+    assert_eq!(param(many(MAX_SENSORS + 1)).0, "tether.sensors");
+    let long = |bytes: usize| sensors(json!({"a": "x".repeat(bytes - 2)}));
+    long(MAX_SENSOR_BYTES).unwrap();
+    assert_eq!(param(long(MAX_SENSOR_BYTES + 1)).0, "tether.sensors.a");
+    let deep = |depth: i32| sensors(json!({"a": (0..depth).fold(json!(1), |inner, _| json!([inner]))}));
+    deep(MAX_SENSOR_DEPTH).unwrap();
+    assert_eq!(param(deep(MAX_SENSOR_DEPTH + 1)).0, "tether.sensors.a");
+    assert_eq!(param(sensors(json!({"a b": 1}))).0, "tether.sensors");
+}
