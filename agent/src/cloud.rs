@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 use tether_protocol::Reading;
 use tether_protocol::context::Link;
-use tether_protocol::wire::{TurnEvent, TurnRequest, WireError};
+use tether_protocol::wire::{Feedback, FeedbackReply, TurnEvent, TurnRequest, WireError};
 use tokio::sync::mpsc;
 
 /// One turn to send: the request and the bytes of the images that it announces, in the same order.
@@ -93,6 +93,17 @@ impl Cloud {
         match self {
             Cloud::Quic(cloud) => cloud.reach().await,
             Cloud::OpenAi(cloud) => cloud.reach().await,
+        }
+    }
+
+    /// Takes a rating of a turn that was answered there. An OpenAI-compatible server has no place for ratings.
+    ///
+    /// # Errors
+    /// If the gateway cannot be reached or does not reply.
+    pub async fn feedback(&self, feedback: Feedback) -> Result<FeedbackReply, CloudError> {
+        match self {
+            Cloud::Quic(cloud) => cloud.feedback(feedback).await,
+            Cloud::OpenAi(_) => Ok(FeedbackReply::Unsupported),
         }
     }
 

@@ -3,6 +3,7 @@
 pub mod form;
 mod nearest;
 mod resolve;
+mod routing;
 mod zoo;
 
 use crate::backend::scripted::Script;
@@ -12,6 +13,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tether_models::registry::{Registry, RegistryError};
+use tether_policies::mess::TenantConfig;
 use tether_protocol::openai::MaxTokensName;
 use tether_protocol::wire::Vision;
 
@@ -44,6 +46,19 @@ pub struct Settings {
     pub log: LogSettings,
     /// In order of preference; never empty, names differ.
     pub zoo: Vec<BackendSettings>,
+    /// `None`: no level is agreed with anybody, and the first able backend answers.
+    pub routing: Option<RoutingSettings>,
+}
+
+/// What MESS+ is to keep.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RoutingSettings {
+    /// For clients that are not among `tenants`.
+    pub default: TenantConfig,
+    /// By the client's name; names differ.
+    pub tenants: Vec<(String, TenantConfig)>,
+    /// The folder of the learned state; `None`: forgotten at the end.
+    pub state: Option<PathBuf>,
 }
 
 impl Settings {

@@ -5,13 +5,15 @@ mod turn;
 
 use crate::config::Settings;
 use crate::metrics::Metrics;
+use crate::routing::RoutingStatus;
 use crate::server::{IncomingTurn, Peer, TurnHandler};
 use crate::vision::MotionMemory;
 use crate::zoo::Zoo;
-use crate::zoo::choose::Chooser;
+use crate::zoo::choose::{Chooser, TurnKey};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
+use tether_protocol::wire::{Feedback, FeedbackReply};
 use tokio::sync::Semaphore;
 
 /// Images decoded at once: one holds up to 200 MB at the pixel limit.
@@ -59,8 +61,14 @@ impl Gateway {
     /// Names the backend that cannot be built.
     pub fn reload(&self, settings: &Settings) -> anyhow::Result<()> {
         let zoo = Zoo::build(&settings.zoo, Some(&self.zoo()))?;
+        self.chooser.reload(settings)?;
         *self.zoo.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(zoo);
         Ok(())
+    }
+
+    /// What the chooser has learned, if it learns.
+    pub fn routing(&self) -> Option<RoutingStatus> {
+        self.chooser.status()
     }
 
     /// Tells load balancers to send no more.
@@ -81,6 +89,13 @@ impl Gateway {
 impl TurnHandler for Gateway {
     async fn handle(&self, peer: Peer, turn: IncomingTurn) {
         turn::handle(self, &peer, turn).await;
+    }
+
+    async fn feedback(&self, peer: Peer, feedback: Feedback) -> FeedbackReply {
+        let key = TurnKey { tenant: &peer.name, turn_id: &feedback.turn_id };
+        let reply = self.chooser.rate(&key, feedback.rating.into());
+        tracing::debug!(turn_id = %feedback.turn_id, client = peer.name, ?reply, "rating");
+        reply
     }
 }
 

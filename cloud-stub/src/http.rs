@@ -39,7 +39,7 @@ async fn ready(State(gateway): State<Arc<Gateway>>) -> (StatusCode, &'static str
 
 async fn metrics(State(gateway): State<Arc<Gateway>>) -> impl IntoResponse {
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    ([(CONTENT_TYPE, kind)], gateway.metrics.page(&gateway.zoo()))
+    ([(CONTENT_TYPE, kind)], gateway.metrics.page(&gateway.zoo(), gateway.routing().as_ref()))
 }
 
 async fn status(State(gateway): State<Arc<Gateway>>) -> Json<Status> {

@@ -7,6 +7,7 @@ pub mod gateway;
 pub mod http;
 pub mod metrics;
 pub mod price;
+pub mod routing;
 pub mod secret;
 pub mod serve;
 pub mod server;

@@ -1,5 +1,8 @@
 //! What `/metrics` tells. Base units; labels have few values: the zoo's names, outcomes, directions.
 
+mod routing;
+
+use crate::routing::RoutingStatus;
 use crate::zoo::Zoo;
 use bytes::Bytes;
 use prometheus_client::encoding::text::encode;
@@ -8,6 +11,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
+use routing::RoutingGauges;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 use tether_protocol::record::Usage;
@@ -71,6 +75,7 @@ pub struct Metrics {
     running: Family<Labels<1>, Gauge>,
     waiting: Family<Labels<1>, Gauge>,
     up: Family<Labels<1>, Gauge>,
+    routing: RoutingGauges,
 }
 
 /// From a millisecond to about ten minutes, in steps of two.
@@ -96,6 +101,7 @@ impl Default for Metrics {
             running: Family::default(),
             waiting: Family::default(),
             up: Family::default(),
+            routing: RoutingGauges::default(),
         };
         metrics.register();
         metrics
@@ -120,6 +126,7 @@ impl Metrics {
         registry.register("turns_running", "Turns that a backend works on", self.running.clone());
         registry.register("turns_waiting", "Turns in a backend's queue", self.waiting.clone());
         registry.register("backend_up", "1 while a backend is asked, 0 while it is out", self.up.clone());
+        self.routing.register(registry);
     }
 
     /// Counts a finished turn.
@@ -149,7 +156,8 @@ impl Metrics {
     }
 
     /// The page, with the zoo's queues as they are now.
-    pub fn page(&self, zoo: &Zoo) -> String {
+    pub fn page(&self, zoo: &Zoo, routing: Option<&RoutingStatus>) -> String {
+        self.routing.set(routing);
         // Models that have left the zoo leave the page.
         [&self.running, &self.waiting, &self.up].into_iter().for_each(Family::clear);
         for member in zoo.members() {

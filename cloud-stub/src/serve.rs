@@ -3,8 +3,9 @@
 use crate::config::{Settings, Token};
 use crate::gateway::Gateway;
 use crate::http;
+use crate::routing::Routing;
 use crate::server::{Server, ServerConfig, ServerLimits, TokenClient};
-use crate::zoo::choose::FirstAble;
+use crate::zoo::choose::{Chooser, FirstAble};
 use anyhow::Context;
 use sd_notify::NotifyState;
 use std::path::{Path, PathBuf};
@@ -44,7 +45,14 @@ pub async fn run(settings: Settings, path: &Path) -> anyhow::Result<()> {
 
 /// Loads the models off the async threads.
 async fn load(settings: Settings) -> anyhow::Result<Gateway> {
-    tokio::task::spawn_blocking(move || Gateway::new(&settings, Box::new(FirstAble))).await?
+    let build = move || {
+        let chooser: Box<dyn Chooser> = match Routing::open(&settings)? {
+            Some(routing) => Box::new(routing),
+            None => Box::new(FirstAble),
+        };
+        Gateway::new(&settings, chooser)
+    };
+    tokio::task::spawn_blocking(build).await?
 }
 
 fn server_config(settings: &Settings) -> ServerConfig {

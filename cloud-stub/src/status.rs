@@ -2,6 +2,7 @@
 
 use crate::gateway::Gateway;
 use crate::price::Prices;
+use crate::routing::{NamedTenant, RoutingStatus};
 use crate::zoo::Member;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -14,6 +15,9 @@ pub struct Status {
     pub ready: bool,
     pub draining: bool,
     pub zoo: Vec<BackendStatus>,
+    /// What MESS+ has learned, where it routes.
+    #[serde(default)]
+    pub routing: Option<RoutingStatus>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -45,6 +49,7 @@ impl Status {
             ready: gateway.is_ready(),
             draining: gateway.is_draining(),
             zoo: zoo.members().iter().map(|member| backend(gateway, member)).collect(),
+            routing: gateway.routing(),
         }
     }
 }
@@ -94,6 +99,42 @@ impl fmt::Display for Status {
                 writeln!(f, "{:width$}  {problem}", "")?;
             }
         }
-        Ok(())
+        self.routing.as_ref().map_or(Ok(()), |routing| write_routing(f, routing))
     }
+}
+
+fn write_routing(f: &mut fmt::Formatter<'_>, routing: &RoutingStatus) -> fmt::Result {
+    let or_none = |value: Option<f64>, digits: usize| value.map_or("-".to_owned(), |value| format!("{value:.digits$}"));
+    let kept = if routing.kept { "kept" } else { "NOT kept" };
+    writeln!(
+        f,
+        "\nrouting: {} tenants, {} turns can still be rated, the state is {kept}",
+        routing.tenant_count, routing.awaiting_rating
+    )?;
+    let width = routing.models.iter().map(|model| model.name.len()).max().unwrap_or(0).max("model".len());
+    writeln!(f, "\n{:width$}     calls    labels  satisfied   mean usd", "model")?;
+    for model in &routing.models {
+        let (satisfied, cost) = (or_none(model.satisfaction, 3), or_none(model.mean_cost, 6));
+        writeln!(f, "{:width$}  {:>8}  {:>8.0}  {satisfied:>9}  {cost:>9}", model.name, model.calls, model.labels)?;
+    }
+    let width = routing.tenants.iter().map(|tenant| tenant.name.len()).max().unwrap_or(0).max("tenant".len());
+    writeln!(f, "\n{:width$}  alpha  answered     rated  satisfied  at least    queue  bound  price", "tenant")?;
+    for NamedTenant { name, status } in &routing.tenants {
+        let (satisfied, price) = (or_none(status.satisfaction, 3), or_none(status.shadow_price, 6));
+        writeln!(
+            f,
+            "{name:width$}  {:>5}  {:>8}  {:>8}  {satisfied:>9}  {:>8.3}  {:>7.2}  {:>5.0}  {price}{}",
+            status.alpha,
+            status.answered,
+            status.rated,
+            status.satisfaction_at_least,
+            status.queue,
+            status.queue_bound,
+            if status.guarding { "  guarding" } else { "" }
+        )?;
+        if let Some(warning) = &status.warning {
+            writeln!(f, "{:width$}  {warning}", "")?;
+        }
+    }
+    Ok(())
 }

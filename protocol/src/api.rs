@@ -16,8 +16,8 @@ pub use chat::{
 };
 pub use check::{AttachedImage, ChatTurn, CheckedMessage};
 pub use device::{
-    CameraPushed, CloudStatus, Feedback, FeedbackRequest, LocalModelStatus, ModelCard, ModelList, SensorPushed, Status,
-    TurnList, TurnsQuery, Version, ViewStatus,
+    CameraPushed, CloudStatus, Feedback, FeedbackRequest, GatewayRating, LocalModelStatus, ModelCard, ModelList,
+    SensorPushed, Status, TurnList, TurnsQuery, Version, ViewStatus,
 };
 pub use error::{ApiError, ErrorBody, ErrorObject, from_json};
 pub use response::{

@@ -64,6 +64,11 @@ impl Gateway {
         )
     }
 
+    /// The JSON behind `tether-cloud status`.
+    pub fn status(&self) -> Result<String> {
+        http_get(self.metrics_port, "/status")
+    }
+
     /// The text of `/metrics`.
     pub fn metrics(&self) -> Result<String> {
         http_get(self.metrics_port, "/metrics")

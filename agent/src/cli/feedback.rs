@@ -4,7 +4,7 @@ use super::{Global, output};
 use clap::Args;
 use std::io::Write;
 use std::process::ExitCode;
-use tether_protocol::api::{Feedback, FeedbackRequest};
+use tether_protocol::api::{Feedback, FeedbackRequest, GatewayRating};
 
 #[derive(Debug, Args)]
 #[command(
@@ -35,7 +35,13 @@ pub(crate) async fn run(args: FeedbackArgs, global: &Global) -> anyhow::Result<E
         return Ok(ExitCode::SUCCESS);
     }
     let before = feedback.replaced.map(|old| format!(" (was {old})")).unwrap_or_default();
-    writeln!(output::stdout(), "{} rated {}{before}", feedback.turn_id, feedback.rating)?;
+    let gateway = match feedback.gateway {
+        None | Some(GatewayRating::Unsupported) => "",
+        Some(GatewayRating::Recorded) => ", and the gateway learns from it",
+        Some(GatewayRating::UnknownTurn) => "; the gateway does not know the turn (any more) and learns nothing",
+        Some(GatewayRating::Unreachable) => "; the gateway did not reply and learns nothing",
+    };
+    writeln!(output::stdout(), "{} rated {}{before}{gateway}", feedback.turn_id, feedback.rating)?;
     Ok(ExitCode::SUCCESS)
 }
 

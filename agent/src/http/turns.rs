@@ -11,8 +11,9 @@ use axum::extract::{Path, Query, State};
 use axum::http::HeaderMap;
 use serde_json::{Value, json};
 use std::sync::Arc;
-use tether_protocol::api::{ApiError, Feedback, FeedbackRequest, TurnList, TurnsQuery};
-use tether_protocol::{IdError, SessionId, TurnId, TurnRecord};
+use tether_protocol::api::{ApiError, Feedback, FeedbackRequest, GatewayRating, TurnList, TurnsQuery};
+use tether_protocol::wire::{self, FeedbackReply};
+use tether_protocol::{IdError, Route, SessionId, TurnId, TurnRecord};
 
 const DEFAULT_TURNS: u32 = 20;
 const MAX_TURNS: u32 = 1_000;
@@ -56,9 +57,32 @@ pub(super) async fn feedback(
 ) -> Result<Json<Feedback>, Refusal> {
     let (turn_id, rating) = body::read_json(&headers, body, MAX_FEEDBACK_BYTES, check).await?;
     match daemon.store().rate(turn_id.clone(), rating).await.map_err(unavailable)? {
-        Some(replaced) => Ok(Json(Feedback { turn_id: turn_id.to_string(), rating, replaced })),
+        Some(replaced) => {
+            let gateway = rate_at_gateway(&daemon, &turn_id, rating).await?;
+            Ok(Json(Feedback { turn_id: turn_id.to_string(), rating, replaced, gateway }))
+        }
         None => Err(unknown_turn(&turn_id).into()),
     }
+}
+
+/// Only a turn that the cloud answered: the gateway learns nothing of the others, not even that there were any.
+async fn rate_at_gateway(daemon: &Daemon, turn_id: &TurnId, rating: f64) -> Result<Option<GatewayRating>, Refusal> {
+    let record = daemon.store().turn(turn_id.clone()).await.map_err(unavailable)?;
+    if record.is_none_or(|record| record.route != Route::Cloud) {
+        return Ok(None);
+    }
+    let cloud = daemon.live().cloud().cloned();
+    let Ok(cloud) = cloud else { return Ok(Some(GatewayRating::Unreachable)) };
+    let reply = cloud.feedback(wire::Feedback { turn_id: turn_id.clone(), rating: rating as f32 }).await;
+    Ok(Some(match reply {
+        Ok(FeedbackReply::Recorded) => GatewayRating::Recorded,
+        Ok(FeedbackReply::Unsupported) => GatewayRating::Unsupported,
+        Ok(FeedbackReply::UnknownTurn) => GatewayRating::UnknownTurn,
+        Err(problem) => {
+            tracing::info!(%turn_id, %problem, "the gateway did not take a rating");
+            GatewayRating::Unreachable
+        }
+    }))
 }
 
 pub(super) async fn forget(State(daemon): State<Arc<Daemon>>, Path(id): Path<String>) -> Result<Json<Value>, Refusal> {

@@ -41,6 +41,12 @@ fn as_json(settings: &Settings) -> Value {
         "clients": settings.tokens.iter().map(|token| &token.name).collect::<Vec<_>>(),
         "metrics": settings.metrics, "drain_ms": settings.drain.as_millis() as u64,
         "turn_limit_ms": settings.turn_limit.as_millis() as u64,
+        "routing": settings.routing.as_ref().map(|routing| json!({
+            "alpha": routing.default.alpha, "models": routing.default.models, "state": routing.state,
+            "tenants": routing.tenants.iter().map(|(name, level)| {
+                json!({"name": name, "alpha": level.alpha, "models": level.models})
+            }).collect::<Vec<_>>(),
+        })),
         "zoo": settings.zoo.iter().map(backend).collect::<Vec<_>>(),
     })
 }
@@ -55,5 +61,16 @@ fn print(settings: &Settings) {
         let BackendSettings { name, kind, concurrency, queue, .. } = backend;
         let vision = format!("{:?}", backend.vision).to_lowercase();
         println!("model    {name} ({}, vision {vision}, {concurrency} at once, {queue} may wait)", kind.as_str());
+    }
+    match &settings.routing {
+        None => println!("routing  the first able model, in this order"),
+        Some(routing) => {
+            let state = routing.state.as_ref().map_or("memory only".to_owned(), |path| path.display().to_string());
+            println!("routing  MESS+, alpha {}, state in {state}", routing.default.alpha);
+            for (name, level) in &routing.tenants {
+                let models = level.models.as_ref().map_or("all models".to_owned(), |models| models.join(", "));
+                println!("tenant   {name} alpha {}, {models}", level.alpha);
+            }
+        }
     }
 }

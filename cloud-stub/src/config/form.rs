@@ -21,6 +21,41 @@ pub struct Form {
     pub log: LogForm,
     #[serde(default)]
     pub zoo: Vec<BackendForm>,
+    pub routing: Option<RoutingForm>,
+    #[serde(default)]
+    pub tenants: Vec<TenantForm>,
+    pub state: Option<StateForm>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RoutingForm {
+    pub alpha: Option<f64>,
+    pub models: Option<Vec<String>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TenantForm {
+    pub name: String,
+    pub alpha: Option<f64>,
+    pub models: Option<Vec<String>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StateForm {
+    #[serde(default)]
+    pub kind: StateKindForm,
+    pub path: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StateKindForm {
+    #[default]
+    File,
+    Memory,
 }
 
 #[derive(Debug, Deserialize)]

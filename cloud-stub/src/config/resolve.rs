@@ -1,7 +1,7 @@
 //! From the form to the settings.
 
 use super::form::{Form, LogFormat, TokenForm};
-use super::{BackendSettings, DEFAULT_LISTEN, DEFAULT_METRICS, LogSettings, MAX_ZOO, Settings, Token, zoo};
+use super::{BackendSettings, DEFAULT_LISTEN, DEFAULT_METRICS, LogSettings, MAX_ZOO, Settings, Token, routing, zoo};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
@@ -15,6 +15,7 @@ const DEFAULT_DRAIN_MS: u64 = 20_000;
 const MAX_DRAIN_MS: u64 = 600_000;
 
 pub(super) fn resolve(form: Form, folder: &Path) -> Result<Settings, Wrong> {
+    let zoo = backends(form.zoo, folder)?;
     let metrics = match form.metrics.as_deref() {
         Some("none") => None,
         given => Some(address("metrics", given.unwrap_or(DEFAULT_METRICS))?),
@@ -32,7 +33,8 @@ pub(super) fn resolve(form: Form, folder: &Path) -> Result<Settings, Wrong> {
             level: form.log.level.unwrap_or_else(|| "info".to_owned()),
             json: form.log.format == LogFormat::Json,
         },
-        zoo: backends(form.zoo, folder)?,
+        routing: routing::resolve(form.routing, form.tenants, form.state, &zoo, folder)?,
+        zoo,
     })
 }
 

@@ -109,3 +109,38 @@ fn the_limits_hold_at_their_borders() {
     assert!(parse(&queue(MAX_QUEUE)).is_ok());
     assert!(parse(&queue(MAX_QUEUE + 1)).is_err());
 }
+
+const TWO: &str = "[[zoo]]\nname = \"a\"\nkind = \"scripted\"\n[[zoo]]\nname = \"b\"\nkind = \"scripted\"\n";
+
+#[test]
+fn levels_are_agreed_for_all_and_for_some() {
+    assert_eq!(parse(TWO).unwrap().routing, None);
+    let text = format!("{TWO}[routing]\nalpha = 0.9\n[[tenants]]\nname = \"robot\"\nmodels = [\"b\"]");
+    let routing = parse(&text).unwrap().routing.unwrap();
+    assert_eq!((routing.default.alpha, &routing.default.models), (0.9, &None));
+    assert_eq!(routing.state.as_deref(), Some(Path::new("/etc/tether/mess-state")));
+    let (name, level) = &routing.tenants[0];
+    assert_eq!((name.as_str(), level.alpha, &level.models), ("robot", 0.9, &Some(vec!["b".to_owned()])));
+    let text = format!("{TWO}[routing]\n[state]\nkind = \"memory\"");
+    assert_eq!(parse(&text).unwrap().routing.unwrap().state, None);
+}
+
+#[test]
+fn levels_that_cannot_be_kept_are_named() {
+    let wrong = [
+        ("[routing]\nalpha = 1.0", "routing.alpha: 1 must lie above 0 and below 1"),
+        ("[routing]\nalpha = nan", "routing.alpha: NaN must lie above 0"),
+        ("[[tenants]]\nname = \"r\"\nalpha = 0", "tenants.r.alpha: 0 must lie above 0"),
+        ("[[tenants]]\nname = \"r\"\nmodels = []", "tenants.r.models: no model is allowed; name some of a, b"),
+        ("[[tenants]]\nname = \"r\"\nmodels = [\"c\"]", "tenants.r.models: the zoo has no model \"c\"; it has a, b"),
+        ("[[tenants]]\nname = \"r\"\n[[tenants]]\nname = \"r\"", "tenants.r: two tenants have this name"),
+        ("[state]\nkind = \"file\"", "state: nothing is learned without [routing]"),
+        ("[routing]\n[state]\nkind = \"memory\"\npath = \"x\"", "state.path: only kind = \"file\" keeps files"),
+    ];
+    for (text, expected) in wrong {
+        let said = problem(&format!("{TWO}{text}"));
+        assert!(said.contains(expected), "{text}: {said}");
+    }
+    let many: String = (0..17).map(|n| format!("[[zoo]]\nname = \"m{n}\"\nkind = \"scripted\"\n")).collect();
+    assert!(problem(&format!("{many}[routing]")).contains("zoo: 17 backends are given, MESS+ routes among at most 16"));
+}

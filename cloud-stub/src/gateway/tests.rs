@@ -188,7 +188,7 @@ async fn a_full_queue_turns_away_with_retry_after_and_cancelling_frees_it_at_onc
     drop(first.events);
     first.handler.await.unwrap();
     assert_eq!(inside(&gateway), 0);
-    let page = gateway.metrics.page(&gateway.zoo());
+    let page = gateway.metrics.page(&gateway.zoo(), None);
     assert!(page.contains(r#"tether_gateway_turns_total{model="slow",outcome="cancelled"} 2"#), "{page}");
     assert!(gateway.is_ready(), "a cancelled turn is no failure of the backend");
 }

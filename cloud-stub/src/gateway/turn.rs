@@ -6,9 +6,9 @@ use crate::backend::{Ask, BackendError, Piece, flat_text};
 use crate::metrics::{ANSWERED, TurnReport};
 use crate::server::{Cancelled, Images, IncomingTurn, Peer};
 use crate::vision::{self, FrameKey, Measurement, VisionError};
-use crate::zoo::choose::TurnFacts;
+use crate::zoo::Member;
+use crate::zoo::choose::{Picked, Refusal, TurnFacts, TurnKey};
 use crate::zoo::gate::Slot;
-use crate::zoo::{Member, Zoo};
 use bytes::Bytes;
 use futures::StreamExt;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -17,6 +17,9 @@ use std::time::{Duration, Instant};
 use tether_protocol::wire::{Accepted, Done, ErrorCode, ImageHeader, Role, TurnRequest, Vision, WireError};
 use tokio::time::{timeout, timeout_at};
 use tracing::Instrument;
+
+/// English text; only for predicting a cost before the backend has counted.
+const BYTES_PER_TOKEN: usize = 4;
 
 /// Why a turn was not answered.
 enum End {
@@ -107,20 +110,24 @@ async fn answer(
     let zoo = gateway.zoo();
     let mut tried = vec![false; zoo.members().len()];
     // Before the images have arrived, so that a hopeless turn is refused at once.
-    choose(gateway, &zoo, peer, &request, &tried)?;
+    with_facts(peer, &request, |facts| gateway.chooser.check(facts, &zoo.facts(&tried)))?;
+    let turn_id = request.turn_id.clone();
     let images = images.collect().await?;
     report.received(&images);
     let mut turn = Turn { gateway, peer, request, images, descriptions: None };
     let mut last = None;
     loop {
-        let index = match choose(gateway, &zoo, peer, &turn.request, &tried) {
-            Ok(index) => index,
+        let picked = with_facts(peer, &turn.request, |facts| gateway.chooser.choose(facts, &zoo.facts(&tried)));
+        let Picked { index, reason } = match picked {
+            Ok(picked) => picked,
             // What the last backend said tells more than that none is left.
             Err(refusal) => return Err(last.unwrap_or(refusal).into()),
         };
         let member = &zoo.members()[index];
         tried[index] = true;
         report.model.clone_from(&member.settings.name);
+        tracing::debug!(model = member.settings.name, reason, "chosen");
+        let _taken_back = TakenBack { gateway, key: TurnKey { tenant: &peer.name, turn_id: &turn_id } };
         match turn.ask(member, reply, report).await {
             Ok(()) => return Ok(()),
             Err(Stop::Cancelled) => return Err(End::Cancelled),
@@ -140,22 +147,33 @@ async fn answer(
     }
 }
 
-fn choose(
-    gateway: &Gateway,
-    zoo: &Zoo,
+/// Tells the chooser, however the attempt ends; a choice that was answered stays.
+struct TakenBack<'a> {
+    gateway: &'a Gateway,
+    key: TurnKey<'a>,
+}
+
+impl Drop for TakenBack<'_> {
+    fn drop(&mut self) {
+        self.gateway.chooser.failed(&self.key);
+    }
+}
+
+fn with_facts<T>(
     peer: &Peer,
     request: &TurnRequest,
-    tried: &[bool],
-) -> Result<usize, WireError> {
+    ask: impl FnOnce(&TurnFacts<'_>) -> Result<T, Refusal>,
+) -> Result<T, WireError> {
     let newest = request.messages.iter().rev().find(|message| message.role == Role::User);
     let text = newest.map(flat_text).unwrap_or_default();
     let facts = TurnFacts {
-        tenant: &peer.name,
+        key: TurnKey { tenant: &peer.name, turn_id: &request.turn_id },
         model: request.model.as_deref(),
         image_count: request.images.len(),
         text: &text,
+        prompt_tokens: u32::try_from(request.text_bytes() / BYTES_PER_TOKEN).unwrap_or(u32::MAX),
     };
-    Ok(gateway.chooser.choose(&facts, &zoo.facts(tried))?)
+    Ok(ask(&facts)?)
 }
 
 /// Why one backend did not answer.
@@ -253,6 +271,9 @@ impl Turn<'_> {
                     drop((pieces, slot));
                     report.usage = answer.usage;
                     report.cost_usd = settings.prices.cost_usd(answer.usage, self.images.len());
+                    // Before the client knows of the end, so that its rating finds the turn.
+                    let key = TurnKey { tenant: &self.peer.name, turn_id: &self.request.turn_id };
+                    self.gateway.chooser.answered(&key, &settings.name, answer.usage, report.cost_usd);
                     let done = Done {
                         finish_reason: answer.finish_reason,
                         usage: answer.usage,

@@ -1,17 +1,23 @@
 //! Which backend answers: a pure choice among facts, so that another chooser (MESS+) can take its place.
 
-use tether_protocol::wire::{ErrorCode, Vision, WireError};
+use crate::config::Settings;
+use crate::routing::RoutingStatus;
+use tether_protocol::TurnId;
+use tether_protocol::record::Usage;
+use tether_protocol::wire::{ErrorCode, FeedbackReply, Vision, WireError};
 
 /// What a chooser may know of a turn before anything is asked.
 #[derive(Debug, Clone, Copy)]
 pub struct TurnFacts<'a> {
-    /// Who asks, as authenticated.
-    pub tenant: &'a str,
+    /// Who asks, as authenticated, and what.
+    pub key: TurnKey<'a>,
     /// A model asked for by name.
     pub model: Option<&'a str>,
     pub image_count: usize,
     /// The newest user message, for choosers that read it.
     pub text: &'a str,
+    /// Tokens of the whole prompt, estimated.
+    pub prompt_tokens: u32,
 }
 
 /// What a chooser may know of a backend, in the order of the settings.
@@ -29,7 +35,48 @@ pub struct BackendFacts {
 
 /// Picks a backend by its place in `zoo`, or says why none can answer.
 pub trait Chooser: Send + Sync + 'static {
-    fn choose(&self, turn: &TurnFacts<'_>, zoo: &[BackendFacts]) -> Result<usize, Refusal>;
+    /// Whether some backend could answer; without any effect.
+    fn check(&self, turn: &TurnFacts<'_>, zoo: &[BackendFacts]) -> Result<(), Refusal>;
+
+    fn choose(&self, turn: &TurnFacts<'_>, zoo: &[BackendFacts]) -> Result<Picked, Refusal>;
+
+    /// The backend that was chosen last has answered the turn whole.
+    fn answered(&self, _turn: &TurnKey<'_>, _model: &str, _usage: Usage, _cost_usd: f64) {}
+
+    /// The backend that was chosen last has not answered, or not whole.
+    fn failed(&self, _turn: &TurnKey<'_>) {}
+
+    /// A rating of an earlier turn, from 0 to 1.
+    fn rate(&self, _turn: &TurnKey<'_>, _rating: f64) -> FeedbackReply {
+        FeedbackReply::Unsupported
+    }
+
+    /// The zoo and the tenants have new settings.
+    ///
+    /// # Errors
+    /// What in them cannot be; the old ones stay.
+    fn reload(&self, _settings: &Settings) -> anyhow::Result<()> {
+        Ok(())
+    }
+
+    /// What it has learned, for people.
+    fn status(&self) -> Option<RoutingStatus> {
+        None
+    }
+}
+
+/// Names a turn: an id is unique only for its client.
+#[derive(Debug, Clone, Copy)]
+pub struct TurnKey<'a> {
+    pub tenant: &'a str,
+    pub turn_id: &'a TurnId,
+}
+
+/// A backend by its place, and why this one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Picked {
+    pub index: usize,
+    pub reason: &'static str,
 }
 
 /// Why no backend can answer a turn.
@@ -39,6 +86,8 @@ pub enum Refusal {
     UnknownModel { asked: String, known: Vec<String> },
     #[error("{what} cannot take images; send the turn without views, or ask for a model with vision")]
     NoVision { what: String },
+    #[error("the gateway's settings do not allow {tenant} the model {what}")]
+    NotAllowed { tenant: String, what: String },
     #[error("the queue of {what} is full; try again in {retry_after_ms} ms")]
     Full { what: String, retry_after_ms: u32 },
     #[error("{what} is out after a failure and has not answered a probe yet")]
@@ -51,7 +100,7 @@ const OUT_RETRY_AFTER_MS: u32 = 2_000;
 impl From<Refusal> for WireError {
     fn from(refusal: Refusal) -> Self {
         let (code, retry_after_ms) = match &refusal {
-            Refusal::UnknownModel { .. } => (ErrorCode::UnknownModel, None),
+            Refusal::UnknownModel { .. } | Refusal::NotAllowed { .. } => (ErrorCode::UnknownModel, None),
             Refusal::NoVision { .. } => (ErrorCode::NoVision, None),
             Refusal::Full { retry_after_ms, .. } => (ErrorCode::Overloaded, Some(*retry_after_ms)),
             Refusal::Out { .. } => (ErrorCode::BackendFailed, Some(OUT_RETRY_AFTER_MS)),
@@ -66,16 +115,20 @@ impl From<Refusal> for WireError {
 pub struct FirstAble;
 
 impl Chooser for FirstAble {
-    fn choose(&self, turn: &TurnFacts<'_>, zoo: &[BackendFacts]) -> Result<usize, Refusal> {
-        let named: Vec<usize> = match turn.model {
-            Some(name) => vec![named(name, zoo)?],
-            None => (0..zoo.len()).collect(),
+    fn check(&self, turn: &TurnFacts<'_>, zoo: &[BackendFacts]) -> Result<(), Refusal> {
+        self.choose(turn, zoo).map(drop)
+    }
+
+    fn choose(&self, turn: &TurnFacts<'_>, zoo: &[BackendFacts]) -> Result<Picked, Refusal> {
+        let (named, reason) = match turn.model {
+            Some(name) => (vec![named(name, zoo)?], "named"),
+            None => ((0..zoo.len()).collect(), "first_able"),
         };
-        first_able(turn, zoo, &named)
+        first_able(turn, zoo, &named).map(|index| Picked { index, reason })
     }
 }
 
-fn named(name: &str, zoo: &[BackendFacts]) -> Result<usize, Refusal> {
+pub(crate) fn named(name: &str, zoo: &[BackendFacts]) -> Result<usize, Refusal> {
     zoo.iter().position(|backend| backend.name == name).ok_or_else(|| Refusal::UnknownModel {
         asked: name.to_owned(),
         known: zoo.iter().map(|backend| backend.name.clone()).collect(),
@@ -84,7 +137,7 @@ fn named(name: &str, zoo: &[BackendFacts]) -> Result<usize, Refusal> {
 
 /// The first candidate without an obstacle; else the refusal that waiting cures soonest, a full queue before a
 /// failure.
-fn first_able(turn: &TurnFacts<'_>, zoo: &[BackendFacts], candidates: &[usize]) -> Result<usize, Refusal> {
+pub(crate) fn first_able(turn: &TurnFacts<'_>, zoo: &[BackendFacts], candidates: &[usize]) -> Result<usize, Refusal> {
     let sees = |&&index: &&usize| turn.image_count == 0 || zoo[index].vision != Vision::None;
     let able: Vec<usize> = candidates.iter().filter(sees).copied().collect();
     let what = |indices: &[usize]| match indices {
@@ -107,13 +160,20 @@ fn first_able(turn: &TurnFacts<'_>, zoo: &[BackendFacts], candidates: &[usize]) 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::LazyLock;
 
     fn backend(name: &str, vision: Vision) -> BackendFacts {
         BackendFacts { name: name.into(), vision, healthy: true, tried: false, full_for_ms: None }
     }
 
     fn turn(model: Option<&str>, image_count: usize) -> TurnFacts<'_> {
-        TurnFacts { tenant: "robot", model, image_count, text: "" }
+        static TURN_ID: LazyLock<TurnId> = LazyLock::new(|| TurnId::new("turn-1").unwrap());
+        let key = TurnKey { tenant: "robot", turn_id: &TURN_ID };
+        TurnFacts { key, model, image_count, text: "", prompt_tokens: 0 }
+    }
+
+    fn choose(turn: &TurnFacts<'_>, zoo: &[BackendFacts]) -> Result<usize, Refusal> {
+        FirstAble.choose(turn, zoo).map(|picked| picked.index)
     }
 
     fn zoo() -> Vec<BackendFacts> {
@@ -123,23 +183,23 @@ mod tests {
     #[test]
     fn the_first_able_one_answers() {
         let mut zoo = zoo();
-        assert_eq!(FirstAble.choose(&turn(None, 0), &zoo), Ok(0));
-        assert_eq!(FirstAble.choose(&turn(None, 1), &zoo), Ok(1));
+        assert_eq!(choose(&turn(None, 0), &zoo), Ok(0));
+        assert_eq!(choose(&turn(None, 1), &zoo), Ok(1));
         zoo[1].healthy = false;
-        assert_eq!(FirstAble.choose(&turn(None, 1), &zoo), Ok(2));
+        assert_eq!(choose(&turn(None, 1), &zoo), Ok(2));
         zoo[0].full_for_ms = Some(100);
-        assert_eq!(FirstAble.choose(&turn(None, 0), &zoo), Ok(2));
+        assert_eq!(choose(&turn(None, 0), &zoo), Ok(2));
     }
 
     #[test]
     fn a_named_model_answers_or_nobody_does() {
         let mut zoo = zoo();
-        assert_eq!(FirstAble.choose(&turn(Some("seeing"), 0), &zoo), Ok(2));
-        let refusal = FirstAble.choose(&turn(Some("blind"), 1), &zoo).unwrap_err();
+        assert_eq!(choose(&turn(Some("seeing"), 0), &zoo), Ok(2));
+        let refusal = choose(&turn(Some("blind"), 1), &zoo).unwrap_err();
         assert_eq!(refusal, Refusal::NoVision { what: "model blind".into() });
         zoo[2].healthy = false;
-        assert_eq!(FirstAble.choose(&turn(Some("seeing"), 0), &zoo), Err(Refusal::Out { what: "model seeing".into() }));
-        let refusal = FirstAble.choose(&turn(Some("gpt"), 0), &zoo).unwrap_err();
+        assert_eq!(choose(&turn(Some("seeing"), 0), &zoo), Err(Refusal::Out { what: "model seeing".into() }));
+        let refusal = choose(&turn(Some("gpt"), 0), &zoo).unwrap_err();
         assert_eq!(refusal.to_string(), "the gateway has no model \"gpt\"; it has blind, measuring, seeing");
     }
 
@@ -149,11 +209,11 @@ mod tests {
         zoo[0].healthy = false;
         zoo[1].full_for_ms = Some(700);
         zoo[2].full_for_ms = Some(300);
-        let error = WireError::from(FirstAble.choose(&turn(None, 0), &zoo).unwrap_err());
+        let error = WireError::from(choose(&turn(None, 0), &zoo).unwrap_err());
         assert_eq!((error.code, error.retry_after_ms), (ErrorCode::Overloaded, Some(300)));
         zoo[1].tried = true;
         zoo[2].tried = true;
-        let error = WireError::from(FirstAble.choose(&turn(None, 0), &zoo).unwrap_err());
+        let error = WireError::from(choose(&turn(None, 0), &zoo).unwrap_err());
         assert_eq!(error.code, ErrorCode::BackendFailed);
     }
 }

@@ -47,6 +47,10 @@ impl<T> Lru<T> {
         self.entries.values_mut().map(|(_, value)| value)
     }
 
+    pub(super) fn retune(&mut self, mut change: impl FnMut(&str, &mut T)) {
+        self.entries.iter_mut().for_each(|(key, (_, value))| change(key, value));
+    }
+
     pub(super) fn iter(&self) -> impl Iterator<Item = (&str, &T)> {
         self.entries.iter().map(|(key, (_, value))| (key.as_str(), value))
     }

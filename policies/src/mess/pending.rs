@@ -59,10 +59,23 @@ impl PendingTurns {
         self.turns.contains_key(turn)
     }
 
+    pub(super) fn get(&self, turn: &str) -> Option<&Pending> {
+        self.turns.get(turn)
+    }
+
     /// The turn, unless it is too old at `now_ms`.
     pub(super) fn get_mut(&mut self, turn: &str, now_ms: i64) -> Option<&mut Pending> {
         self.expire(now_ms);
         self.turns.get_mut(turn)
+    }
+
+    pub(super) fn remove(&mut self, turn: &str) -> Option<Pending> {
+        let pending = self.turns.remove(turn)?;
+        // The newest are withdrawn, as a rule.
+        if let Some(place) = self.order.iter().rposition(|known| known == turn) {
+            self.order.remove(place);
+        }
+        Some(pending)
     }
 
     pub(super) fn len(&self) -> usize {

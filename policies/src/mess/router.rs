@@ -117,7 +117,7 @@ pub enum LabelOutcome {
 }
 
 /// Labels and calls of one model, for metrics.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ModelStatus {
     pub name: String,
     pub calls: u64,
@@ -156,6 +156,11 @@ impl Router {
 
     pub fn model_names(&self) -> impl Iterator<Item = &str> {
         self.models.iter().map(|model| model.spec.name.as_str())
+    }
+
+    /// The ladder, cheapest first, as it was told.
+    pub fn specs(&self) -> impl Iterator<Item = &ModelSpec> {
+        self.models.iter().map(|model| &model.spec)
     }
 
     pub fn model_status(&self) -> Vec<ModelStatus> {
@@ -241,6 +246,28 @@ impl Router {
         let known = self.tenants.get(tenant)?;
         let allowed = self.allowed(&known.config);
         Some(known.status(allowed.len(), self.warning(known, &allowed), &self.params))
+    }
+
+    /// Tenants seen, in no order.
+    pub fn tenant_names(&self) -> impl Iterator<Item = &str> {
+        self.tenants.iter().map(|(name, _)| name)
+    }
+
+    /// The level of tenants without their own, from now on; and of those seen already that have none.
+    pub fn set_default_tenant(&mut self, config: TenantConfig) -> Result<(), ZooError> {
+        self.default_tenant = config.checked()?;
+        let (configs, default) = (&self.configs, &self.default_tenant);
+        self.tenants.retune(|name, tenant| {
+            if !configs.contains_key(name) {
+                tenant.config = default.clone();
+            }
+        });
+        Ok(())
+    }
+
+    /// Ends every tenant's own agreement; the default holds until [`Router::set_tenant`] says otherwise.
+    pub fn clear_tenants(&mut self) {
+        self.configs.clear();
     }
 
     pub fn tenant_count(&self) -> usize {
@@ -544,6 +571,41 @@ impl Router {
             self.tenants.values_mut().for_each(|tenant| tenant.guard.forget(asked.model));
         }
         Ok(LabelOutcome::Learned)
+    }
+
+    /// Learns a rating of the answer that was returned, for a caller that does not remember whose it was.
+    pub fn rate_served(
+        &mut self,
+        tenant: &str,
+        turn: &str,
+        satisfied: f64,
+        now_ms: i64,
+    ) -> Result<LabelOutcome, RateError> {
+        let unknown = || RateError::Unknown(turn.to_owned());
+        let pending = self.pending.get_mut(turn, now_ms).ok_or_else(unknown)?;
+        let served = pending.asked.iter().find(|asked| asked.served && asked.answered).map(|asked| asked.model);
+        let model = self.models.iter().find(|model| Some(model.id) == served).ok_or_else(unknown)?;
+        let name = model.spec.name.clone();
+        self.rate(tenant, turn, &name, satisfied, now_ms)
+    }
+
+    /// Takes a decision back whose answer never came, so that the turn may be routed again and nobody can rate it.
+    /// False, and nothing happens, if it is unknown or was answered.
+    pub fn withdraw(&mut self, turn: &str) -> bool {
+        let came = |pending: &Pending| pending.asked.iter().any(|asked| asked.answered);
+        if self.pending.get(turn).is_none_or(came) {
+            return false;
+        }
+        let Some(pending) = self.pending.remove(turn) else { return false };
+        for asked in &pending.asked {
+            if let Some(model) = self.models.iter_mut().find(|model| model.id == asked.model) {
+                model.calls = model.calls.saturating_sub(1);
+            }
+        }
+        if let Some(tenant) = self.tenants.peek_mut(&pending.tenant) {
+            tenant.answered = tenant.answered.saturating_sub(1);
+        }
+        true
     }
 
     fn asked(&mut self, turn: &str, model: &str, now_ms: i64) -> Result<(&mut Model, &mut Pending, usize), RateError> {

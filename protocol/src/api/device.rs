@@ -41,6 +41,23 @@ pub struct Feedback {
     pub rating: f64,
     /// The rating that this one replaced.
     pub replaced: Option<f64>,
+    /// What the gateway that answered made of it; `None` for a local answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gateway: Option<GatewayRating>,
+}
+
+/// What became of a rating at the gateway. The ledger has it in every case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GatewayRating {
+    /// It teaches the gateway's routing; a second rating of the turn does not.
+    Recorded,
+    /// The cloud does not learn from ratings.
+    Unsupported,
+    /// The gateway does not know the turn (any more): it was rated too late, or did not choose the model.
+    UnknownTurn,
+    /// The gateway did not reply in time, so it does not learn from this rating.
+    Unreachable,
 }
 
 /// The answer to `PUT /v1/cameras/{name}`.

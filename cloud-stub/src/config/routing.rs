@@ -1,0 +1,74 @@
+//! `[routing]`, `[[tenants]]` and `[state]`.
+
+use super::form::{RoutingForm, StateForm, StateKindForm, TenantForm};
+use super::resolve::{Wrong, name};
+use super::{BackendSettings, RoutingSettings};
+use std::path::Path;
+use tether_policies::mess::TenantConfig;
+use tether_protocol::limits::{MAX_TENANTS, MAX_ZOO_MODELS};
+
+/// The level where tenants are named and no other is given: a guess, five answers of six.
+const DEFAULT_ALPHA: f64 = 0.85;
+const DEFAULT_FOLDER: &str = "mess-state";
+
+pub(super) fn resolve(
+    routing: Option<RoutingForm>,
+    tenants: Vec<TenantForm>,
+    state: Option<StateForm>,
+    zoo: &[BackendSettings],
+    folder: &Path,
+) -> Result<Option<RoutingSettings>, Wrong> {
+    if routing.is_none() && tenants.is_empty() {
+        let unused = "nothing is learned without [routing] or [[tenants]]; add `[routing]` with alpha, or remove it";
+        return if state.is_some() { Err(("state".into(), unused.into())) } else { Ok(None) };
+    }
+    if zoo.len() > MAX_ZOO_MODELS {
+        let problem = format!("{} backends are given, MESS+ routes among at most {MAX_ZOO_MODELS}", zoo.len());
+        return Err(("zoo".into(), problem));
+    }
+    if tenants.len() > MAX_TENANTS {
+        let problem = format!("{} are given, at most {MAX_TENANTS} are allowed", tenants.len());
+        return Err(("tenants".into(), problem));
+    }
+    let RoutingForm { alpha, models } = routing.unwrap_or_default();
+    let default = level("routing", alpha.unwrap_or(DEFAULT_ALPHA), models, zoo)?;
+    let mut agreed = Vec::with_capacity(tenants.len());
+    let mut names = std::collections::HashSet::new();
+    for form in tenants {
+        let name = name("tenants.name", form.name)?;
+        if !names.insert(name.clone()) {
+            return Err((format!("tenants.{name}"), "two tenants have this name".into()));
+        }
+        let models = form.models.or_else(|| default.models.clone());
+        let config = level(&format!("tenants.{name}"), form.alpha.unwrap_or(default.alpha), models, zoo)?;
+        agreed.push((name, config));
+    }
+    Ok(Some(RoutingSettings { default, tenants: agreed, state: state_folder(state.unwrap_or_default(), folder)? }))
+}
+
+fn state_folder(form: StateForm, folder: &Path) -> Result<Option<std::path::PathBuf>, Wrong> {
+    match (form.kind, form.path) {
+        (StateKindForm::File, path) => Ok(Some(folder.join(path.unwrap_or_else(|| DEFAULT_FOLDER.into())))),
+        (StateKindForm::Memory, None) => Ok(None),
+        (StateKindForm::Memory, Some(_)) => {
+            Err(("state.path".into(), "only kind = \"file\" keeps files; remove it".into()))
+        }
+    }
+}
+
+fn level(key: &str, alpha: f64, models: Option<Vec<String>>, zoo: &[BackendSettings]) -> Result<TenantConfig, Wrong> {
+    if !(alpha > 0.0 && alpha < 1.0) {
+        let problem = format!("{alpha} must lie above 0 and below 1, such as 0.85");
+        return Err((format!("{key}.alpha"), problem));
+    }
+    let names = || zoo.iter().map(|backend| backend.name.as_str()).collect::<Vec<_>>().join(", ");
+    if models.as_ref().is_some_and(Vec::is_empty) {
+        let problem = format!("no model is allowed; name some of {}, or leave it out to allow all", names());
+        return Err((format!("{key}.models"), problem));
+    }
+    let unknown = |name: &&String| !zoo.iter().any(|backend| backend.name == **name);
+    if let Some(name) = models.iter().flatten().find(unknown) {
+        return Err((format!("{key}.models"), format!("the zoo has no model {name:?}; it has {}", names())));
+    }
+    Ok(TenantConfig { alpha, models })
+}

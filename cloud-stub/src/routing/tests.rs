@@ -1,0 +1,156 @@
+//! Choices and ratings without a network.
+
+use super::*;
+use crate::config::BackendSettings;
+use crate::testing::{backend, script, settings};
+use std::path::Path;
+use tether_protocol::TurnId;
+
+fn priced(name: &str, usd: f64) -> BackendSettings {
+    let prices = Prices { usd_per_million_completion_tokens: usd, ..Prices::default() };
+    BackendSettings { prices, ..backend(name, script("yes")) }
+}
+
+fn level(alpha: f64) -> TenantConfig {
+    TenantConfig::new(alpha).unwrap()
+}
+
+fn with(zoo: Vec<BackendSettings>, state: Option<&Path>) -> Settings {
+    let tenants = vec![("picky".to_owned(), TenantConfig { alpha: 0.9, models: Some(vec!["large".into()]) })];
+    let routing = RoutingSettings { default: level(0.8), tenants, state: state.map(Path::to_owned) };
+    Settings { routing: Some(routing), ..settings(zoo) }
+}
+
+fn two() -> Vec<BackendSettings> {
+    // Dear first: the ladder must not depend on the order of the settings.
+    vec![priced("large", 10.0), priced("small", 1.0)]
+}
+
+fn facts(zoo: &[BackendSettings]) -> Vec<BackendFacts> {
+    let facts = |settings: &BackendSettings| BackendFacts {
+        name: settings.name.clone(),
+        vision: settings.vision,
+        healthy: true,
+        tried: false,
+        full_for_ms: None,
+    };
+    zoo.iter().map(facts).collect()
+}
+
+fn turn<'a>(tenant: &'a str, turn_id: &'a TurnId) -> TurnFacts<'a> {
+    let key = TurnKey { tenant, turn_id };
+    TurnFacts { key, model: None, image_count: 0, text: "what is in the red box?", prompt_tokens: 9 }
+}
+
+fn id(n: usize) -> TurnId {
+    TurnId::new(format!("t{n}")).unwrap()
+}
+
+const USAGE: Usage = Usage { prompt_tokens: 9, completion_tokens: 3 };
+
+/// Routes, answers and rates; the index of the model.
+fn whole(routing: &Routing, zoo: &[BackendFacts], tenant: &str, n: usize, satisfied: impl Fn(&str) -> f64) -> usize {
+    let turn_id = id(n);
+    let turn = turn(tenant, &turn_id);
+    let index = routing.choose(&turn, zoo).unwrap().index;
+    let name = &zoo[index].name;
+    routing.answered(&turn.key, name, USAGE, if name == "large" { 30e-6 } else { 3e-6 });
+    assert_eq!(routing.rate(&turn.key, satisfied(name)), FeedbackReply::Recorded);
+    index
+}
+
+#[test]
+fn a_cheap_model_that_satisfies_answers_nearly_all_and_one_that_does_not_hardly_any() {
+    let zoo = facts(&two());
+    let share_of_large = |small_satisfies: f64| {
+        let routing = Routing::open(&with(two(), None)).unwrap().unwrap();
+        let rating = |name: &str| if name == "large" { 1.0 } else { small_satisfies };
+        (0..300).filter(|&n| whole(&routing, &zoo, "robot", n, rating) == 0).count()
+    };
+    assert!(share_of_large(1.0) < 20, "{}", share_of_large(1.0));
+    assert!(share_of_large(0.0) > 200, "{}", share_of_large(0.0));
+}
+
+#[test]
+fn hard_facts_and_agreements_come_first() {
+    let routing = Routing::open(&with(two(), None)).unwrap().unwrap();
+    let mut zoo = facts(&two());
+    assert_eq!(routing.choose(&turn("picky", &id(1)), &zoo).unwrap().index, 0, "the only model it may use");
+    let refused = routing.choose(&TurnFacts { model: Some("small"), ..turn("picky", &id(2)) }, &zoo).unwrap_err();
+    assert_eq!(refused.to_string(), "the gateway's settings do not allow picky the model small");
+    zoo[0].healthy = false;
+    assert!(matches!(routing.choose(&turn("picky", &id(3)), &zoo), Err(Refusal::Out { .. })));
+    for n in 4..40 {
+        assert_eq!(whole(&routing, &zoo, "robot", n, |_| 0.0), 1, "large is out");
+    }
+    zoo[1].vision = Vision::None;
+    let turn_id = id(50);
+    let seeing = TurnFacts { image_count: 1, ..turn("robot", &turn_id) };
+    assert!(matches!(routing.check(&seeing, &zoo), Err(Refusal::Out { .. })));
+}
+
+#[test]
+fn a_rating_counts_once_and_only_from_its_client_and_only_for_a_whole_answer() {
+    let routing = Routing::open(&with(two(), None)).unwrap().unwrap();
+    let zoo = facts(&two());
+    whole(&routing, &zoo, "robot", 1, |_| 1.0);
+    let turn_id = id(1);
+    let key = |tenant| TurnKey { tenant, turn_id: &turn_id };
+    assert_eq!(routing.rate(&key("robot"), 0.0), FeedbackReply::Recorded, "again: idempotent");
+    assert_eq!(routing.rate(&key("other"), 1.0), FeedbackReply::UnknownTurn);
+    let status = routing.status().unwrap();
+    assert_eq!((status.tenants[0].status.rated, status.tenants[0].status.satisfaction), (1, Some(1.0)));
+
+    let failed = id(2);
+    let facts = turn("robot", &failed);
+    routing.choose(&facts, &zoo).unwrap();
+    assert_eq!(routing.rate(&facts.key, 1.0), FeedbackReply::UnknownTurn, "not answered yet");
+    routing.failed(&facts.key);
+    assert!(routing.choose(&facts, &zoo).is_ok(), "the next backend is chosen for the same turn");
+    assert_eq!(routing.status().unwrap().tenants[0].status.answered, 2);
+}
+
+#[test]
+fn the_state_is_as_it_was_when_the_files_are_read_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = with(two(), Some(folder.path()));
+    let zoo = facts(&two());
+    let first = Routing::open(&settings).unwrap().unwrap();
+    for n in 0..120 {
+        whole(&first, &zoo, "robot", n, |name| if name == "large" { 1.0 } else { f64::from(u8::from(n % 2 == 0)) });
+    }
+    let before = first.status();
+    // As a kill leaves it: nothing is closed in order.
+    drop(first);
+    let second = Routing::open(&settings).unwrap().unwrap();
+    let after = second.status();
+    let queue = |status: &Option<RoutingStatus>| status.as_ref().unwrap().tenants[0].status.queue;
+    assert!((queue(&before) - queue(&after)).abs() < 1e-9);
+    assert_eq!(before.unwrap().models, after.unwrap().models);
+    let turn_id = id(5);
+    assert_eq!(second.rate(&TurnKey { tenant: "robot", turn_id: &turn_id }, 0.0), FeedbackReply::Recorded);
+    assert_eq!(second.status().unwrap().tenants[0].status.rated, 120, "it was rated before the restart");
+}
+
+#[test]
+fn models_come_go_and_change_their_price_while_it_runs() {
+    let routing = Routing::open(&with(two(), None)).unwrap().unwrap();
+    let zoo = facts(&two());
+    (0..30).for_each(|n| {
+        whole(&routing, &zoo, "robot", n, |_| 1.0);
+    });
+    let calls = |name: &str| {
+        let models = routing.status().unwrap().models;
+        models.iter().find(|model| model.name == name).map(|model| model.calls)
+    };
+    let before = calls("small");
+    let changed = vec![priced("large", 5.0), priced("small", 1.0), priced("middle", 2.0)];
+    routing.reload(&with(changed, None)).unwrap();
+    let names: Vec<String> = routing.status().unwrap().models.into_iter().map(|model| model.name).collect();
+    assert_eq!(names, ["small", "middle", "large"]);
+    assert_eq!((calls("small"), calls("middle")), (before, Some(0)));
+    routing.reload(&with(vec![priced("large", 5.0)], None)).unwrap();
+    assert_eq!(calls("small"), None);
+    let problem = routing.reload(&settings(two())).unwrap_err();
+    assert!(problem.to_string().contains("restart"), "{problem}");
+}
