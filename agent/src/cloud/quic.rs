@@ -136,6 +136,8 @@ impl QuicCloud {
     pub async fn feedback(&self, feedback: Feedback) -> Result<FeedbackReply, CloudError> {
         let deadline = Instant::now() + FEEDBACK_TIMEOUT;
         let channel = self.channel(deadline).await?;
+        // Probes run meanwhile, so that a dead path is noticed in about 2 s and the next rating finds a new one.
+        let _watched = channel.control.watch();
         match timeout_at(deadline.into(), channel.control.feedback(feedback)).await {
             Ok(Ok(reply)) => Ok(reply),
             Ok(Err(control::Gone)) => Err(Failure::Unreachable("the connection broke".into()).at(&self.address)),

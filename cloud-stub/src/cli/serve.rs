@@ -10,7 +10,7 @@ use tracing_subscriber::EnvFilter;
 #[derive(Debug, Args)]
 #[command(after_help = "Signals:
   SIGTERM, SIGINT  refuse new turns, finish those under way (at most drain_ms), exit
-  SIGHUP           re-read the zoo and the tokens; the rest needs a restart
+  SIGHUP           re-read the zoo, the tokens and the levels of routing; the rest needs a restart
 
 Example:
   tether-cloud serve --config gateway.toml")]

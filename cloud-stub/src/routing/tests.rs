@@ -151,6 +151,7 @@ fn models_come_go_and_change_their_price_while_it_runs() {
     assert_eq!((calls("small"), calls("middle")), (before, Some(0)));
     routing.reload(&with(vec![priced("large", 5.0)], None)).unwrap();
     assert_eq!(calls("small"), None);
-    let problem = routing.reload(&settings(two())).unwrap_err();
-    assert!(problem.to_string().contains("restart"), "{problem}");
+    let off = routing.reload(&settings(two())).unwrap_err();
+    let on = crate::zoo::choose::FirstAble.reload(&with(two(), None)).unwrap_err();
+    assert!(off.to_string().contains("restart") && on.to_string().contains("restart"), "{off} {on}");
 }

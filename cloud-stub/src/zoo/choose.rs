@@ -126,6 +126,11 @@ impl Chooser for FirstAble {
         };
         first_able(turn, zoo, &named).map(|index| Picked { index, reason })
     }
+
+    fn reload(&self, settings: &Settings) -> anyhow::Result<()> {
+        anyhow::ensure!(settings.routing.is_none(), "routing cannot be turned on while the gateway runs; restart it");
+        Ok(())
+    }
 }
 
 pub(crate) fn named(name: &str, zoo: &[BackendFacts]) -> Result<usize, Refusal> {
