@@ -1,5 +1,5 @@
 //! MESS+ in the gateway: hard facts first, then the router decides, and ratings teach it. What it learned survives
-//! the process; see [`journal`].
+//! the process; see `journal.rs`.
 
 mod event;
 mod journal;
