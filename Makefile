@@ -9,7 +9,7 @@ PREFIX ?= $(HOME)/.local
 DATA ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help build model demo test run ci fmt lint doc test-peers bench-turn bench-mess fuzz install uninstall clean
+.PHONY: help build model demo test run ci fmt lint doc test-peers bench-turn bench-mess bench-tmo fuzz install uninstall clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -50,6 +50,9 @@ bench-turn: model ## the daemon against its bare engine, start, cancel, 200 stre
 
 bench-mess: build ## MESS+ against its targets; DATA=folder with the router data, without it rows say skipped
 	$(BIN)/tether-lab mess bench $(if $(DATA),--data $(DATA))
+
+bench-tmo: build ## TMO against its targets; DATA=folder with data/m4a1 and reference, without it rows say skipped
+	$(BIN)/tether-lab tmo bench $(if $(DATA),--data $(DATA))
 
 fuzz: ## one minute of mutated bytes into every decoder
 	TETHER_FUZZ_SECONDS=60 $(CARGO) test --locked -p tether-protocol --test fuzz_decoders -- --nocapture

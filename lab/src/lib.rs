@@ -2,3 +2,4 @@
 
 pub mod mess;
 pub mod report;
+pub mod tmo;

@@ -13,11 +13,14 @@ struct Cli {
 enum Command {
     /// Route among a zoo of models: the least cost at a guaranteed satisfaction (MESS+).
     Mess(tether_lab::mess::cli::MessCli),
+    /// Local or cloud, and which views: the published environment, its figures, and policies in it (TMO).
+    Tmo(tether_lab::tmo::cli::TmoCli),
 }
 
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Mess(mess) => tether_lab::mess::cli::run(mess),
+        Command::Tmo(tmo) => tether_lab::tmo::cli::run(tmo),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -136,6 +136,11 @@ impl History {
         &self.steps
     }
 
+    /// The observation as it stands.
+    pub fn features(&self) -> &Features {
+        &self.steps
+    }
+
     /// The turn's action is known.
     pub fn acted(&mut self, action: usize) {
         self.previous = action_bits(SENT[action]);
@@ -206,6 +211,35 @@ impl Estimator {
             }
         }
         sum / weights
+    }
+
+    /// [`Estimator::response`] of every action at once: the observation's distances are computed only once. All
+    /// coordinates are whole numbers, so the sums are exact and the two agree.
+    pub fn responses(&self, observation: &Features) -> [f64; ACTIONS] {
+        let query = row(observation, None);
+        let apart =
+            |row: &[f64; ROW]| -> f64 { row[..OBSERVATION].iter().zip(&query).map(|(a, b)| (a - b) * (a - b)).sum() };
+        let history: Vec<f64> = self.rows.iter().map(|(row, _)| apart(row)).collect();
+        SENT.map(|sent| {
+            let bits = action_bits(sent);
+            let whole = |at: usize| {
+                let row = &self.rows[at].0[OBSERVATION..];
+                history[at] + row.iter().zip(&bits).map(|(a, b)| (a - b) * (a - b)).sum::<f64>()
+            };
+            let mut nearest = [f64::INFINITY; NEIGHBOURS];
+            (0..history.len()).for_each(|at| insert(&mut nearest, whole(at)));
+            let reach = nearest[NEIGHBOURS - 1] + TIE;
+            let (mut sum, mut weights) = (0.0, 0.0);
+            for at in 0..history.len() {
+                let squared = whole(at);
+                if squared <= reach {
+                    let weight = 1.0 / (squared.sqrt() + 1e-6);
+                    sum += weight * self.rows[at].1;
+                    weights += weight;
+                }
+            }
+            sum / weights
+        })
     }
 
     /// The range over every way to choose among the rows tied for the last place: the reference's value lies in it.
@@ -282,8 +316,18 @@ pub struct Environment {
 
 impl Environment {
     pub fn outcome(&self, observation: &Features, turn: &Turn, action: usize) -> Outcome {
-        let response = self.estimator.response(observation, action);
-        let level = SENT[action].map_or(0, |views| 1 + views.len());
+        self.priced(turn, action, self.estimator.response(observation, action))
+    }
+
+    /// The outcome of each action.
+    pub fn outcomes(&self, observation: &Features, turn: &Turn) -> [Outcome; ACTIONS] {
+        let responses = self.estimator.responses(observation);
+        std::array::from_fn(|action| self.priced(turn, action, responses[action]))
+    }
+
+    /// What an action earns and costs if its answer is worth `response`.
+    pub fn priced(&self, turn: &Turn, action: usize, response: f64) -> Outcome {
+        let level = level(action);
         let association = association(turn, action);
         let association_normalised =
             normalised(association, (0..ACTIONS).map(|action| self::association(turn, action)));
@@ -294,6 +338,11 @@ impl Environment {
             - w_u * normalised(usage_usd, self.profile.usage_usd);
         Outcome { response, association, association_normalised, latency_s, usage_usd, reward }
     }
+}
+
+/// An action's place in [`Profile`]'s tables: 0 is local, 1 + n the cloud with n images.
+pub fn level(action: usize) -> usize {
+    SENT[action].map_or(0, |views| 1 + views.len())
 }
 
 fn association(turn: &Turn, action: usize) -> f64 {
@@ -357,6 +406,19 @@ mod tests {
             prop_assert!((low - value).abs() < 1e-9 && (high - value).abs() < 1e-9, "{low} {value} {high}");
             let (low, high) = environment.estimator.response_range(&observation, action);
             prop_assert!(low <= high);
+        }
+
+        #[test]
+        fn all_actions_at_once_are_each_alone(dialogue in 0usize..60, first in 0usize..ACTIONS) {
+            let (data, environment) = environment();
+            let turns = &data.dialogues[dialogue].turns;
+            let mut history = History::default();
+            history.observe(turns[0].task);
+            history.acted(first);
+            let observation = *history.observe(turns[1].task);
+            for (action, value) in environment.estimator.responses(&observation).into_iter().enumerate() {
+                prop_assert!((value - environment.estimator.response(&observation, action)).abs() < 1e-12);
+            }
         }
 
         #[test]

@@ -1,0 +1,70 @@
+//! The command line.
+
+use super::{bench, data, golden, table};
+use anyhow::bail;
+use clap::{Parser, Subcommand};
+use std::path::PathBuf;
+
+#[derive(Debug, Parser)]
+pub struct TmoCli {
+    #[command(subcommand)]
+    command: TmoCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum TmoCommand {
+    /// Paper mode against recorded steps of the reference: prints N of N, fails if one differs.
+    Golden {
+        /// The folder that holds data/m4a1/M4A1.json and reference/.
+        #[arg(long, value_name = "FOLDER")]
+        data: PathBuf,
+    },
+    /// Every baseline and bound in paper mode, on ten splits, under three budgets.
+    Table {
+        /// The folder that holds data/m4a1/M4A1.json and reference/; without it, synthetic dialogues.
+        #[arg(long, value_name = "FOLDER")]
+        data: Option<PathBuf>,
+        /// JSON, one row a line.
+        #[arg(long)]
+        json: bool,
+    },
+    /// The project's bars, one JSON object a line: {"bar","value","target","unit","met","how"}.
+    Bench {
+        /// The folder that holds data/m4a1/M4A1.json and reference/; without it rows are skipped, not met.
+        #[arg(long, value_name = "FOLDER")]
+        data: Option<PathBuf>,
+    },
+}
+
+pub fn run(cli: TmoCli) -> anyhow::Result<()> {
+    match cli.command {
+        TmoCommand::Golden { data: folder } => {
+            let outcome = golden::check(&folder, &data::dialogues(&folder)?, &data::splits(&folder)?)?;
+            outcome.differences.iter().take(20).for_each(|difference| eprintln!("{difference}"));
+            crate::report::print(&format!("{} of {} steps agree\n", outcome.agree, outcome.all))?;
+            if outcome.agree != outcome.all || outcome.all == 0 {
+                bail!("paper mode differs from the reference");
+            }
+            Ok(())
+        }
+        TmoCommand::Table { data: folder, json } => {
+            let (dialogues, splits) = match folder {
+                Some(folder) => (data::dialogues(&folder)?, data::splits(&folder)?),
+                None => data::made_up(),
+            };
+            let lines = table::table(&dialogues, &splits)?;
+            let text = if json {
+                lines
+                    .iter()
+                    .map(|line| serde_json::to_string(line).map(|line| line + "\n"))
+                    .collect::<Result<_, _>>()?
+            } else {
+                table::text(&lines)
+            };
+            Ok(crate::report::print(&text)?)
+        }
+        TmoCommand::Bench { data } => {
+            bench::run(data.as_deref(), &mut |bar| Ok(crate::report::print(&(serde_json::to_string(bar)? + "\n"))?))
+        }
+    }
+}
