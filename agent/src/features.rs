@@ -1,5 +1,6 @@
 //! What a policy sees of a turn, and what each action would cost. Pure.
 
+use tether_policies::budget::Prices;
 use tether_policies::{Candidate, Observation, PastTurn};
 use tether_protocol::{Action, ActionSpace, Context, Cost, Route, TurnRecord};
 
@@ -47,6 +48,7 @@ pub fn observe(known: &Known<'_>) -> Observation {
         max_tokens: known.max_tokens,
         context: known.context.clone(),
         remaining: Cost::default(),
+        prices: Prices::default(),
         turns_left: None,
         deadline_ms: known.deadline_ms,
     }

@@ -1,5 +1,6 @@
 //! Observation in, action out. Every policy is a pure function of values: no clock, no I/O, randomness passed in.
 
+pub mod budget;
 pub mod decision;
 pub mod fixed;
 pub mod mess;

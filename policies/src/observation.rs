@@ -1,5 +1,6 @@
 //! What a policy sees of one turn.
 
+use crate::budget::Prices;
 use tether_protocol::{ActionSpace, Context, Cost, Route, ViewSet};
 
 /// One earlier turn of the same dialogue.
@@ -30,6 +31,8 @@ pub struct Observation {
     pub context: Context,
     /// What is left of each budget; `None` in a field: no budget there.
     pub remaining: Cost,
+    /// The shadow prices of paced budgets: an action's price, in rewards, is `prices.of(&candidate.predicted)`.
+    pub prices: Prices,
     /// How many turns may follow this one, where somebody knows.
     pub turns_left: Option<u32>,
     pub deadline_ms: Option<u64>,
