@@ -66,4 +66,17 @@ pub trait Policy: Send + Sync {
     fn name(&self) -> &str;
 
     fn decide(&self, observation: &Observation, permitted: &Permitted, seed: u64) -> Decision;
+
+    /// As [`Policy::decide`], or a refusal from a policy that is told to refuse what fits no budget.
+    fn try_decide(&self, observation: &Observation, permitted: &Permitted, seed: u64) -> Result<Decision, Refusal> {
+        Ok(self.decide(observation, permitted, seed))
+    }
+}
+
+/// Why a policy would rather not answer at all: a code for metrics, words for people.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{detail}")]
+pub struct Refusal {
+    pub code: &'static str,
+    pub detail: String,
 }

@@ -8,5 +8,5 @@ pub mod observation;
 pub mod rule;
 pub mod tmo;
 
-pub use decision::{Candidate, Decision, NoAction, Permitted, Policy};
+pub use decision::{Candidate, Decision, NoAction, Permitted, Policy, Refusal};
 pub use observation::{Observation, PastTurn};

@@ -2,9 +2,10 @@
 //!
 //! [`data`] reads dialogues in the form of the M4A1 data set or makes synthetic ones; [`paper`] is the published
 //! environment, its faults included and named, so that published figures can be checked; [`mask`] permits what keeps
-//! every budget.
+//! every budget; [`tether`] is the learned policy.
 
 pub mod data;
 pub mod mask;
 pub mod paper;
 pub mod synthetic;
+pub mod tether;

@@ -1,0 +1,155 @@
+use super::*;
+use crate::decision::Candidate;
+use crate::observation::PastTurn;
+use crate::tmo::tether::weights;
+use proptest::prelude::*;
+use tether_protocol::context::ViewContext;
+use tether_protocol::{Action, ActionSpace, Context, Cost, Reading, ViewName};
+
+fn policy(seed: u64) -> TetherPolicy {
+    let config = Config::new("tether-test", vec!["Query".to_owned()], 0, 16);
+    let weights = weights::random(&config, seed).unwrap();
+    TetherPolicy::new(config, &weights).unwrap()
+}
+
+fn observation(views: usize, remaining: Cost) -> Observation {
+    let names: Vec<ViewName> = (0..views).map(|v| ViewName::new(format!("view{v}")).unwrap()).collect();
+    let context = |name: &ViewName| ViewContext {
+        name: name.clone(),
+        encoded_bytes: Reading::known(1_000, 0, "test"),
+        attached: false,
+        is_text: false,
+        local_only: false,
+        association: Some(0.2),
+    };
+    Observation {
+        context: Context { views: names.iter().map(context).collect(), ..Context::default() },
+        space: ActionSpace::new(names).unwrap(),
+        history: vec![PastTurn { route: Route::Cloud, views: ViewSet::EMPTY, task: Some("Query".to_owned()) }],
+        task: None,
+        text: String::new(),
+        prompt_tokens: 10,
+        local_context_tokens: None,
+        max_tokens: 10,
+        remaining,
+        turns_left: Some(0),
+        deadline_ms: None,
+    }
+}
+
+/// Local takes a second, the cloud half a second and a cent, each view another half second.
+fn permitted(observation: &Observation) -> Permitted {
+    let predicted = |action: Action| {
+        let views = observation.space.sent(action).len() as f64;
+        let (latency_ms, cost_usd) =
+            if action == Action::LOCAL { (1_000.0, 0.0) } else { (500.0 + 500.0 * views, 0.01) };
+        Cost { latency_ms: Some(latency_ms), cost_usd: Some(cost_usd), ..Cost::default() }
+    };
+    let actions = observation.space.actions();
+    Permitted::new(actions.map(|action| Candidate { action, predicted: predicted(action) }).collect()).unwrap()
+}
+
+fn budget(latency_ms: f64, cost_usd: f64) -> Cost {
+    Cost { latency_ms: Some(latency_ms), cost_usd: Some(cost_usd), ..Cost::default() }
+}
+
+#[test]
+fn every_number_of_views_is_decided_with_values_and_a_reason() {
+    for views in 0..=MAX_VIEWS {
+        let observation = observation(views, Cost::default());
+        let permitted = permitted(&observation);
+        let decision = policy(1).decide(&observation, &permitted, 0);
+        assert!(permitted.contains(decision.action));
+        assert_eq!(decision.values.unwrap().len(), permitted.candidates().len());
+        assert_eq!((decision.propensity, decision.reason.code.as_str()), (1.0, "learned"));
+    }
+}
+
+#[test]
+fn a_budget_that_nothing_fits_is_refused_or_passed_the_least() {
+    let observation = observation(2, budget(400.0, 0.0));
+    let permitted = permitted(&observation);
+    let strict = policy(1).with(0.0, WhenNothingFits::Refuse);
+    assert_eq!(strict.try_decide(&observation, &permitted, 0).unwrap_err().code, "budget_exhausted");
+    for policy in [policy(1), strict] {
+        let decision = policy.decide(&observation, &permitted, 0);
+        // Local is 600 ms over, of 1,500; any cloud action is a cent over, of one cent.
+        assert_eq!((decision.action, decision.reason.code.as_str()), (Action::LOCAL, "over_budget"));
+    }
+}
+
+#[test]
+fn turns_that_are_only_assumed_do_not_refuse_the_one_at_hand() {
+    let mut observation = observation(0, budget(1_000.0, 0.0));
+    let permitted = permitted(&observation);
+    let strict = policy(1).with(0.0, WhenNothingFits::Refuse);
+    observation.turns_left = None;
+    assert_eq!(strict.try_decide(&observation, &permitted, 0).unwrap().action, Action::LOCAL);
+    observation.turns_left = Some(1);
+    assert!(strict.try_decide(&observation, &permitted, 0).is_err());
+}
+
+#[test]
+fn an_unknown_cost_does_not_fit_a_limited_budget() {
+    let mut observation = observation(0, Cost::default());
+    observation.remaining.energy_j = Some(1e9);
+    let permitted = permitted(&observation);
+    let strict = policy(1).with(0.0, WhenNothingFits::Refuse);
+    assert!(strict.try_decide(&observation, &permitted, 0).is_err());
+    observation.remaining.energy_j = None;
+    assert!(strict.try_decide(&observation, &permitted, 0).is_ok());
+}
+
+#[test]
+fn draws_follow_their_propensities() {
+    let observation = observation(1, Cost::default());
+    let permitted = permitted(&observation);
+    let policy = policy(3).with(0.5, WhenNothingFits::Refuse);
+    let mut drawn = std::collections::BTreeMap::<Action, (u32, f64)>::new();
+    for seed in 0..4_000 {
+        let decision = policy.decide(&observation, &permitted, seed);
+        let entry = drawn.entry(decision.action).or_insert((0, decision.propensity));
+        assert_eq!(entry.1, decision.propensity);
+        entry.0 += 1;
+    }
+    assert!((drawn.values().map(|entry| entry.1).sum::<f64>() - 1.0).abs() < 1e-9);
+    for (action, (count, propensity)) in drawn {
+        assert!((f64::from(count) / 4_000.0 - propensity).abs() < 0.03, "{action:?} {count} {propensity}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn no_dialogue_goes_over_any_budget_whatever_the_network_likes(
+        seed in 0u64..1_000,
+        // For each of up to nine actions, its cost in four resources; some unknown.
+        costs in prop::collection::vec(prop::array::uniform4(prop::option::weighted(0.95, 0.0f64..2.0)), 2..9),
+        budgets in prop::array::uniform4(prop::option::of(0.0f64..8.0)),
+        turns in 1u32..8,
+        known in any::<bool>(),
+        temperature in 0.0f64..2.0,
+    ) {
+        let policy = policy(seed).with(temperature, WhenNothingFits::Refuse);
+        let actions: Vec<Facts> = costs.iter().enumerate().map(|(n, &cost)| Facts {
+            cloud: n > 0, views: ViewSet(n as u8), association: Some(0.1), cost,
+        }).collect();
+        let (mut remaining, mut served) = (budgets, false);
+        for turn in 0..turns {
+            let following = if known { turns - turn - 1 } else { 4u32.saturating_sub(turn) };
+            let scene = Scene {
+                history: &[], before: turn as usize, task: None, view_count: 3, remaining, following, following_known: known,
+            };
+            let mut scores = vec![0.0; actions.len()];
+            let Ok(choice) = policy.choose(&scene, &actions, u64::from(turn), &mut scores) else {
+                // Once a turn of a dialogue of known length is served, the rest of it is.
+                prop_assert!(!known || !served);
+                continue;
+            };
+            served = true;
+            for (left, cost) in remaining.iter_mut().zip(actions[choice.index].cost) {
+                if let Some(left) = left { *left -= cost.unwrap(); }
+            }
+        }
+        prop_assert!(remaining.iter().flatten().all(|&left| left >= -1e-9), "{remaining:?}");
+    }
+}
