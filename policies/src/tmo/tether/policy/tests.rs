@@ -32,6 +32,7 @@ fn observation(views: usize, remaining: Cost) -> Observation {
         local_context_tokens: None,
         max_tokens: 10,
         remaining,
+        prices: Default::default(),
         turns_left: Some(0),
         deadline_ms: None,
     }
