@@ -3,9 +3,11 @@
 pub mod budget;
 pub mod decision;
 pub mod fixed;
+mod hashing;
 pub mod mess;
 pub mod observation;
 pub mod rule;
+pub mod text;
 pub mod tmo;
 
 pub use decision::{Candidate, Decision, NoAction, Permitted, Policy, Refusal};

@@ -1,10 +1,12 @@
 //! The rows of `make bench-tmo`. What has no implementation yet is a row that says so, and is not met.
 
-use super::{data, golden, table};
+use super::{association, data, golden, table, task};
 use crate::mess::bench::Bar;
 use std::path::Path;
 
 pub fn run(folder: Option<&Path>, show: &mut dyn FnMut(&Bar) -> anyhow::Result<()>) -> anyhow::Result<()> {
+    task::bench(folder, show)?;
+    association::bench(folder, show)?;
     let Some(folder) = folder else {
         for (bar, target, unit) in
             [("paper mode, recorded steps that agree", 1.0, "ratio"), ("dialogues over budget", 0.0, "dialogues")]

@@ -1,6 +1,6 @@
 //! The command line.
 
-use super::{bench, data, golden, table};
+use super::{artifact, association, bench, data, golden, table, task};
 use anyhow::bail;
 use clap::{Parser, Subcommand};
 use std::path::PathBuf;
@@ -27,6 +27,29 @@ enum TmoCommand {
         /// JSON, one row a line.
         #[arg(long)]
         json: bool,
+    },
+    /// Learns the daemon's task classifier from our phrases (and M4A1's questions), and judges it on unseen ones.
+    #[command(after_help = "Example: tether-lab tmo train-task --data ../shared --out policies/artifacts")]
+    TrainTask {
+        /// The folder that holds data/m4a1/M4A1.json; without it, our phrases alone.
+        #[arg(long, value_name = "FOLDER")]
+        data: Option<PathBuf>,
+        /// Of the phrases' expansion.
+        #[arg(long, default_value_t = artifact::SEED)]
+        seed: u64,
+        /// Where task.safetensors and its card task.json go.
+        #[arg(long, value_name = "FOLDER", default_value = "policies/artifacts")]
+        out: PathBuf,
+    },
+    /// Learns how much each view matters to a question, from its text, on M4A1's similarities.
+    #[command(after_help = "Example: tether-lab tmo train-association --data ../shared --out policies/artifacts")]
+    TrainAssociation {
+        /// The folder that holds data/m4a1/M4A1.json.
+        #[arg(long, value_name = "FOLDER")]
+        data: PathBuf,
+        /// Where association.safetensors and its card association.json go.
+        #[arg(long, value_name = "FOLDER", default_value = "policies/artifacts")]
+        out: PathBuf,
     },
     /// The project's bars, one JSON object a line: {"bar","value","target","unit","met","how"}.
     Bench {
@@ -63,6 +86,10 @@ pub fn run(cli: TmoCli) -> anyhow::Result<()> {
             };
             Ok(crate::report::print(&text)?)
         }
+        TmoCommand::TrainTask { data, seed, out } => {
+            Ok(crate::report::print(&task::train(data.as_deref(), seed, &out)?)?)
+        }
+        TmoCommand::TrainAssociation { data, out } => Ok(crate::report::print(&association::train(&data, &out)?)?),
         TmoCommand::Bench { data } => {
             bench::run(data.as_deref(), &mut |bar| Ok(crate::report::print(&(serde_json::to_string(bar)? + "\n"))?))
         }

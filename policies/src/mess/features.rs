@@ -1,5 +1,6 @@
 //! From a prompt's text to numbers. An encoder never sees a benchmark's name or a label.
 
+use crate::hashing::{hash, sign};
 use std::collections::HashMap;
 
 /// What the router sees of one request.
@@ -99,8 +100,7 @@ fn add_family(values: &mut [f32], grams: impl Iterator<Item = u64>, weight: f32)
     let mut counts: Vec<(u64, f32)> = counts.into_iter().collect();
     counts.sort_unstable_by_key(|&(gram, _)| gram);
     for (gram, count) in counts {
-        let sign = if gram >> 40 & 1 == 1 { 1.0 } else { -1.0 };
-        family[gram as usize % values.len()] += sign * (1.0 + count.ln());
+        family[gram as usize % values.len()] += sign(gram) * (1.0 + count.ln());
     }
     let norm = family.iter().map(|value| value * value).sum::<f32>().sqrt();
     if norm > 0.0 {
@@ -122,15 +122,6 @@ fn shape_features(text: &str) -> [f32; SHAPES] {
         10.0 * count(char::is_uppercase) / characters,
     ];
     features.map(|feature| SHAPE_WEIGHT * feature)
-}
-
-/// FNV-1a with a final mix, so that the low bits (bucket) and bit 40 (sign) are independent.
-fn hash(bytes: &[u8], family: u64) -> u64 {
-    let start = 0xcbf2_9ce4_8422_2325 ^ family.wrapping_mul(0x9E37_79B9_7F4A_7C15);
-    let mut hash = bytes.iter().fold(start, |hash, &byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
-    hash ^= hash >> 32;
-    hash = hash.wrapping_mul(0xd6e8_feb8_6659_fd93);
-    hash ^ hash >> 32
 }
 
 #[cfg(test)]

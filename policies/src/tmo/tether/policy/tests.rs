@@ -1,4 +1,5 @@
 use super::*;
+use crate::budget::Prices;
 use crate::decision::Candidate;
 use crate::observation::PastTurn;
 use crate::tmo::tether::weights;
@@ -32,7 +33,7 @@ fn observation(views: usize, remaining: Cost) -> Observation {
         local_context_tokens: None,
         max_tokens: 10,
         remaining,
-        prices: Default::default(),
+        prices: Prices::default(),
         turns_left: Some(0),
         deadline_ms: None,
     }
