@@ -4,8 +4,12 @@
 //! environment, its faults included and named, so that published figures can be checked; [`mask`] permits what keeps
 //! every budget; [`tether`] is the learned policy.
 
+pub mod checkpoint;
 pub mod data;
+#[cfg(feature = "train")]
+pub mod learn;
 pub mod mask;
 pub mod paper;
+pub mod perceptron;
 pub mod synthetic;
 pub mod tether;

@@ -154,6 +154,11 @@ fn action_bits(sent: Option<ViewSet>) -> [f64; 1 + VIEWS] {
     [1.0, bit(0), bit(1), bit(2)]
 }
 
+/// The number of the action that was logged: X = 3, so every set of views has one.
+pub fn logged_action_of(turn: &Turn) -> usize {
+    SENT.iter().position(|&sent| sent == logged_action(turn)).unwrap_or(0)
+}
+
 fn logged_action(turn: &Turn) -> Option<ViewSet> {
     (turn.route == Route::Cloud).then_some(turn.views)
 }
