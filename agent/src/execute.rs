@@ -25,6 +25,8 @@ pub enum Step {
 pub struct Finished {
     pub finish_reason: FinishReason,
     pub usage: Usage,
+    /// The far side did not count tokens; `usage` and `cost_usd` were estimated from bytes.
+    pub usage_estimated: bool,
     pub cost_usd: Option<f64>,
     pub dropped_messages: u32,
     pub queue_ms: Option<f64>,

@@ -99,6 +99,9 @@ pub struct TurnRecord {
     /// Where `energy_j` comes from: `measured`, `modelled` or `unknown`.
     pub energy_source: String,
     pub usage: Usage,
+    /// The model that answered did not count its tokens; `usage` and the USD were estimated from bytes.
+    #[serde(default)]
+    pub usage_estimated: bool,
     /// Messages that did not fit into the model's context and were left out.
     pub dropped_messages: u32,
     pub timings: Timings,

@@ -15,7 +15,8 @@ models=${TETHER_MODELS_DIR:-${XDG_DATA_HOME:-$HOME/.local/share}/tether/models}
 model=${TETHER_TEST_MODEL:-$models/SmolLM2-135M-Instruct.Q4_1.gguf}
 [ -f "$model" ] || { echo "no model at $model; run \`make model\`, or set TETHER_TEST_MODEL" >&2; exit 1; }
 if [ -z "${BIN:-}" ]; then
-    cargo build --quiet -p tether -p tether-cloud
+    # The whole workspace, as `make build` does it: a smaller choice has other features, which would build candle again.
+    cargo build --quiet --locked --workspace --bins
     BIN=$PWD/target/debug
 fi
 

@@ -191,6 +191,7 @@ impl LocalRun {
                 Finish::Length => FinishReason::Length,
             },
             usage: Usage { prompt_tokens: count(done.prompt_tokens), completion_tokens: count(done.completion_tokens) },
+            usage_estimated: false,
             cost_usd: Some(0.0),
             dropped_messages: self.dropped_messages,
             queue_ms: Some(done.queue_ms),

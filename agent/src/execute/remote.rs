@@ -63,6 +63,7 @@ impl CloudRun {
                     return Step::Done(Finished {
                         finish_reason: done.finish_reason,
                         usage: done.usage,
+                        usage_estimated: done.usage_estimated,
                         cost_usd: Some(done.cost_usd),
                         dropped_messages: done.dropped_messages,
                         queue_ms: Some(f64::from(done.queue_ms)),

@@ -37,6 +37,7 @@ fn record(id: &str, name: Option<&str>) -> TurnRecord {
         measured: Cost::default(),
         energy_source: "unknown".into(),
         usage: Usage::default(),
+        usage_estimated: false,
         dropped_messages: 0,
         timings: Timings::default(),
         outcome: Outcome::Unfinished,

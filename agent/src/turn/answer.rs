@@ -116,12 +116,13 @@ impl Answer {
     }
 
     async fn end(&mut self, finished: Finished) -> End {
-        let Finished { finish_reason, usage, cost_usd, dropped_messages, queue_ms } = finished;
+        let Finished { finish_reason, usage, usage_estimated, cost_usd, dropped_messages, queue_ms } = finished;
         self.measure();
         self.ended = true;
         let record = &mut self.turn.record;
         record.model = Some(self.running.model().to_owned());
         record.usage = usage;
+        record.usage_estimated = usage_estimated;
         record.dropped_messages = dropped_messages;
         record.timings.queue_ms = queue_ms;
         // A cloud that failed half-way may charge for it; nobody told us.
@@ -149,6 +150,7 @@ impl Answer {
             uplink_bytes: record.measured.uplink_bytes,
             downlink_bytes: record.measured.downlink_bytes,
             first_token_ms: record.timings.first_token_ms,
+            usage_estimated: record.usage_estimated,
             dropped_messages: record.dropped_messages,
             dropped_images: self.turn.dropped_images,
             budget_remaining: BTreeMap::new(),

@@ -75,6 +75,7 @@ impl OpenTurn {
             measured: Cost::default(),
             energy_source: "unknown".into(),
             usage: Usage::default(),
+            usage_estimated: false,
             dropped_messages: 0,
             timings: Timings { decision_us, ..Timings::default() },
             outcome: Outcome::Unfinished,

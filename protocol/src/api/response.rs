@@ -125,6 +125,9 @@ pub struct TetherCosts {
     pub downlink_bytes: Option<u64>,
     /// From the request's arrival to the first token.
     pub first_token_ms: Option<f64>,
+    /// The cloud did not count its tokens: `usage` and `usd` are estimates from bytes.
+    #[serde(default)]
+    pub usage_estimated: bool,
     /// Messages left out because the model's context was full.
     pub dropped_messages: u32,
     /// Images of earlier messages: a dialogue's memory is text.
