@@ -1,5 +1,6 @@
 //! The laboratory: trains, evaluates and simulates policies. `tether-lab --help` lists what it does.
 
+pub mod link;
 pub mod mess;
 pub mod report;
 pub mod tmo;

@@ -11,6 +11,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Predicted upload times against recorded links.
+    Link(tether_lab::link::LinkCli),
     /// Route among a zoo of models: the least cost at a guaranteed satisfaction (MESS+).
     Mess(tether_lab::mess::cli::MessCli),
     /// Local or cloud, and which views: the published environment, its figures, and policies in it (TMO).
@@ -19,6 +21,7 @@ enum Command {
 
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
+        Command::Link(link) => tether_lab::link::run(link),
         Command::Mess(mess) => tether_lab::mess::cli::run(mess),
         Command::Tmo(tmo) => tether_lab::tmo::cli::run(tmo),
     };

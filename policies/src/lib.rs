@@ -4,11 +4,13 @@ pub mod budget;
 pub mod decision;
 pub mod fixed;
 mod hashing;
+pub mod link;
 pub mod mess;
 pub mod observation;
 pub mod rule;
 pub mod text;
 pub mod tmo;
+pub mod trace;
 
 pub use decision::{Candidate, Decision, NoAction, Permitted, Policy, Refusal};
 pub use observation::{Observation, PastTurn};
