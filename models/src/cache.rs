@@ -1,6 +1,11 @@
 //! Keys and values of one token sequence, in pages that snapshots share.
 
+mod bytes;
+
 use std::sync::Arc;
+
+/// What keys and values are kept as.
+type Element = f32;
 
 /// Tokens of one page. A snapshot costs at most one copied page a layer when the sequence goes on.
 pub(crate) const PAGE_TOKENS: usize = 64;
@@ -27,8 +32,8 @@ pub(crate) struct LayerCache {
 /// Shape of both: `[kv_heads, PAGE_TOKENS, head_dim]`.
 #[derive(Clone)]
 struct Page {
-    keys: Vec<f32>,
-    values: Vec<f32>,
+    keys: Vec<Element>,
+    values: Vec<Element>,
 }
 
 impl Cache {
@@ -120,6 +125,6 @@ impl LayerCache {
     }
 
     fn bytes(&self) -> usize {
-        self.pages.len() * 2 * self.kv_heads * PAGE_TOKENS * self.head_dim * size_of::<f32>()
+        self.pages.len() * 2 * self.kv_heads * PAGE_TOKENS * self.head_dim * size_of::<Element>()
     }
 }

@@ -112,6 +112,18 @@ impl Engine {
         self.decoder.logits(&self.forward(cache, tokens, cancel)?)
     }
 
+    /// Appends `tokens` and returns the logits after each of them, `[tokens, vocab_size]`; the bits of
+    /// [`step`](Self::step). Ends as [`prefill_until`](Self::prefill_until).
+    pub fn prefill_all(&self, cache: &mut Cache, tokens: &[u32], cancel: &Cancel) -> Result<Vec<f32>, ModelError> {
+        let x = self.forward(cache, tokens, cancel)?;
+        let width = x.len() / tokens.len();
+        let mut logits = Vec::with_capacity(tokens.len() * self.dims.vocab);
+        for row in x.chunks_exact(width) {
+            logits.extend(self.decoder.logits(row)?);
+        }
+        Ok(logits)
+    }
+
     /// Appends `tokens` without computing logits: for all chunks of a prompt but the last.
     pub fn extend(&self, cache: &mut Cache, tokens: &[u32]) -> Result<(), ModelError> {
         self.extend_until(cache, tokens, &Cancel::default())

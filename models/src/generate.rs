@@ -1,11 +1,11 @@
 //! One answer as a pull-based machine: prefill a chunk, or decode a token, then return to the caller.
 
-use crate::cache::Cache;
 use crate::engine::Engine;
 use crate::error::ModelError;
 use crate::sampling::{Sampler, SamplingOptions};
+use crate::sequence::Sequence;
+use crate::speculation::Speculation;
 use crate::text::TextStream;
-use crate::worker::Cancel;
 use std::time::{Duration, Instant};
 
 /// Prompt tokens processed at a time; cancellation takes effect within one chunk.
@@ -35,16 +35,12 @@ pub struct Generated {
     pub cached_tokens: usize,
     /// Tokens of the answer; the one that ends the turn is not counted.
     pub completion_tokens: usize,
+    /// Tokens guessed from what was said before, and those of them that the model then said.
+    pub drafted_tokens: usize,
+    pub accepted_tokens: usize,
     pub queue_ms: f64,
     pub prefill_ms: f64,
     pub decode_ms: f64,
-}
-
-/// A cache and the tokens it holds, to be used by one answer after the other.
-pub struct Sequence {
-    cache: Cache,
-    tokens: Vec<u32>,
-    cancel: Cancel,
 }
 
 /// What one call of [`Generation::advance`] did.
@@ -67,44 +63,20 @@ pub struct Generation<'a> {
     /// The prompt, then the answer's tokens.
     tokens: Vec<u32>,
     max_tokens: usize,
+    speculation: Option<Speculation>,
+    /// Tokens that were computed ahead of being drawn.
+    ahead: Option<Ahead>,
     generated: Generated,
 }
 
-impl Sequence {
-    pub fn new(engine: &Engine) -> Result<Sequence, ModelError> {
-        Ok(Sequence { cache: engine.new_cache()?, tokens: Vec::new(), cancel: Cancel::default() })
-    }
-
-    /// From now on, passes over this sequence end with [`ModelError::Cancelled`] within a layer of `cancel`.
-    pub fn until(&mut self, cancel: Cancel) {
-        self.cancel = cancel;
-    }
-
-    /// The tokens whose keys and values are held.
-    pub fn tokens(&self) -> &[u32] {
-        &self.tokens
-    }
-
-    /// Keeps what the sequence has in common with `prompt`, but never all of it: the last token gives the logits.
-    fn keep_common(&mut self, prompt: &[u32]) -> usize {
-        let common = self.tokens.iter().zip(prompt).take_while(|(held, wanted)| held == wanted).count();
-        let kept = common.min(prompt.len().saturating_sub(1));
-        self.cache.truncate(kept);
-        self.tokens.truncate(kept);
-        kept
-    }
-
-    fn extend(&mut self, engine: &Engine, tokens: &[u32]) -> Result<(), ModelError> {
-        engine.extend_until(&mut self.cache, tokens, &self.cancel)?;
-        self.tokens.extend_from_slice(tokens);
-        Ok(())
-    }
-
-    fn extend_to_logits(&mut self, engine: &Engine, tokens: &[u32]) -> Result<Vec<f32>, ModelError> {
-        let logits = engine.prefill_until(&mut self.cache, tokens, &self.cancel)?;
-        self.tokens.extend_from_slice(tokens);
-        Ok(logits)
-    }
+/// A pass over the newest token and a guess at what follows it. The sequence holds all of them.
+struct Ahead {
+    draft: Vec<u32>,
+    /// After the newest token and after each one of the draft: `[draft + 1, vocab]`.
+    logits: Vec<f32>,
+    /// Tokens of the draft that were drawn, too, so far.
+    drawn: usize,
+    time: Duration,
 }
 
 impl<'a> Generation<'a> {
@@ -134,6 +106,8 @@ impl<'a> Generation<'a> {
             prompt_tokens: prompt.len(),
             cached_tokens: sequence.keep_common(&prompt),
             completion_tokens: 0,
+            drafted_tokens: 0,
+            accepted_tokens: 0,
             queue_ms: 0.0,
             prefill_ms: 0.0,
             decode_ms: 0.0,
@@ -145,26 +119,89 @@ impl<'a> Generation<'a> {
             text: TextStream::new(&options.stop)?,
             max_tokens: options.max_tokens.min(context_tokens - prompt.len()),
             tokens: prompt,
+            speculation: None,
+            ahead: None,
             generated,
         })
+    }
+
+    /// Guesses tokens from what was said before, computes them ahead in one pass, and keeps those that are then drawn.
+    /// The answer is the same, and often sooner complete.
+    #[must_use]
+    pub fn with_speculation(self) -> Self {
+        Self { speculation: Some(Speculation::default()), ..self }
     }
 
     /// Processes one chunk of the prompt, or draws one token. After [`Advance::Done`] or an error it must not be called
     /// again.
     pub fn advance(&mut self) -> Result<Advance, ModelError> {
         let start = Instant::now();
-        let rest = self.tokens.len() - self.sequence.tokens.len();
-        let chunk = rest.min(PREFILL_CHUNK_TOKENS);
-        let next = self.tokens[self.sequence.tokens.len()..][..chunk].to_vec();
-        if rest > chunk {
-            self.sequence.extend(self.engine, &next)?;
-            self.add_time(start.elapsed());
-            return Ok(Advance::Prefilled);
+        if self.ahead.is_none() {
+            let rest = self.tokens.len() - self.sequence.tokens().len();
+            if rest > PREFILL_CHUNK_TOKENS {
+                let next = self.tokens[self.sequence.tokens().len()..][..PREFILL_CHUNK_TOKENS].to_vec();
+                self.sequence.extend(self.engine, &next)?;
+                self.add_time(start.elapsed());
+                return Ok(Advance::Prefilled);
+            }
+            if self.generated.completion_tokens > 0 {
+                self.look_ahead()?;
+            }
         }
-        let mut logits = self.sequence.extend_to_logits(self.engine, &next)?;
-        let token = self.sampler.sample(&mut logits, &self.tokens)?;
+        let token = match &mut self.ahead {
+            Some(ahead) => {
+                let vocab = ahead.logits.len() / (ahead.draft.len() + 1);
+                self.sampler.sample(&mut ahead.logits[ahead.drawn * vocab..][..vocab], &self.tokens)?
+            }
+            None => {
+                let next = self.tokens[self.sequence.tokens().len()..].to_vec();
+                let mut logits = self.sequence.extend_to_logits(self.engine, &next)?;
+                self.sampler.sample(&mut logits, &self.tokens)?
+            }
+        };
         self.add_time(start.elapsed());
+        self.compare(token, start.elapsed());
         Ok(self.take(token))
+    }
+
+    /// Computes the newest token with a guess at what follows, if there is a guess worth it.
+    fn look_ahead(&mut self) -> Result<(), ModelError> {
+        let Some(speculation) = &self.speculation else { return Ok(()) };
+        // The last token that may be drawn needs none after it.
+        let room = (self.max_tokens - self.generated.completion_tokens).saturating_sub(1);
+        let draft = speculation.draft(&self.tokens, room);
+        if draft.is_empty() {
+            return Ok(());
+        }
+        let pass: Vec<u32> = self.tokens.last().copied().into_iter().chain(draft.iter().copied()).collect();
+        let logits = self.sequence.extend_to_all_logits(self.engine, &pass)?;
+        self.generated.drafted_tokens += draft.len();
+        self.ahead = Some(Ahead { draft, logits, drawn: 0, time: Duration::ZERO });
+        Ok(())
+    }
+
+    /// `token` was drawn in `time`: if it is the guessed one, what was computed ahead goes on.
+    fn compare(&mut self, token: u32, time: Duration) {
+        let Some(ahead) = &mut self.ahead else {
+            let decoding = self.generated.completion_tokens > 0;
+            self.speculation.iter_mut().filter(|_| decoding).for_each(|speculation| speculation.drew(time));
+            return;
+        };
+        ahead.time += time;
+        if ahead.draft.get(ahead.drawn) == Some(&token) {
+            ahead.drawn += 1;
+            self.generated.accepted_tokens += 1;
+        } else {
+            self.forget_ahead();
+        }
+    }
+
+    /// Ends what was computed ahead: the sequence then holds what was drawn, and nothing else.
+    fn forget_ahead(&mut self) {
+        let Some(ahead) = self.ahead.take() else { return };
+        let wrong = ahead.draft.len() - ahead.drawn;
+        self.sequence.truncate(self.sequence.tokens().len() - wrong);
+        self.speculation.iter_mut().for_each(|it| it.ended(ahead.draft.len(), ahead.drawn, ahead.time));
     }
 
     /// Time up to the first token is prefill, the rest decoding.
@@ -194,6 +231,7 @@ impl<'a> Generation<'a> {
     }
 
     fn done(&mut self, finish: Finish, mut text: String) -> Advance {
+        self.forget_ahead();
         text.push_str(&self.text.finish());
         Advance::Done(text, Generated { finish, ..self.generated.clone() })
     }

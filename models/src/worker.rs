@@ -1,5 +1,6 @@
 //! The thread that a model runs on: a bounded queue, fair between clients, never the async runtime.
 
+mod memory;
 mod pulse;
 mod queue;
 mod stats;
@@ -8,9 +9,12 @@ pub use stats::WorkerStats;
 
 use crate::engine::Engine;
 use crate::error::ModelError;
-use crate::generate::{Advance, GenerateOptions, Generated, Generation, Sequence};
+use crate::generate::{Advance, GenerateOptions, Generated, Generation};
+use crate::sequence::Sequence;
+use crate::slots::{DiskOptions, Owner, SlotOptions};
+use memory::Memory;
 use pulse::Pulse;
-use queue::{Queue, Waiting};
+use queue::{Next, Queue, Waiting};
 use stats::Rates;
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -49,6 +53,8 @@ pub enum Event {
 pub struct Job {
     /// Jobs are served round-robin between clients.
     pub client: u64,
+    /// The dialogue that the prompt goes on with, if it has a name; what was computed of it is kept under it.
+    pub session: Option<String>,
     pub prompt: Vec<u32>,
     pub options: GenerateOptions,
     pub cancel: Cancel,
@@ -60,6 +66,19 @@ pub struct Job {
 pub struct WorkerOptions {
     /// Jobs that may wait.
     pub queue_limit: usize,
+    /// What is kept of earlier answers.
+    pub slots: SlotOptions,
+    /// Where sessions go that have to leave memory; `None`: nowhere.
+    pub disk: Option<DiskOptions>,
+    /// Whether tokens are guessed from what was said before. Answers are the same either way.
+    pub speculation: bool,
+}
+
+impl Default for WorkerOptions {
+    /// 16 jobs: at 40 tokens/s, short answers of about a minute.
+    fn default() -> Self {
+        Self { queue_limit: 16, slots: SlotOptions::default(), disk: None, speculation: true }
+    }
 }
 
 /// A running model. Dropping it cancels what runs and joins the thread.
@@ -73,20 +92,29 @@ struct Shared {
     queue: Queue,
     rates: Rates,
     pulse: Pulse,
+    memory: Memory,
+    speculation: bool,
 }
 
 impl Worker {
+    /// # Errors
+    /// [`ModelError::File`] if the folder of `options.disk` cannot be used.
     pub fn start(engine: Arc<Engine>, options: WorkerOptions) -> Result<Worker, ModelError> {
         let shared = Arc::new(Shared {
             queue: Queue::new(options.queue_limit),
             rates: Rates::default(),
             pulse: Pulse::default(),
+            memory: Memory::new(options.slots, options.disk)?,
+            speculation: options.speculation,
         });
-        let mut sequence = Sequence::new(&engine)?;
         let (thread_engine, thread_shared) = (engine.clone(), shared.clone());
         let run = move || {
-            while let Some(waiting) = thread_shared.queue.next() {
-                serve(&thread_engine, &thread_shared, &mut sequence, waiting);
+            loop {
+                match thread_shared.queue.next(thread_shared.memory.expire()) {
+                    Next::Job(waiting) => serve(&thread_engine, &thread_shared, waiting),
+                    Next::Due => {}
+                    Next::Stopped => return thread_shared.memory.close(),
+                }
             }
         };
         let thread = std::thread::Builder::new().name("model".into()).spawn(run);
@@ -119,7 +147,18 @@ impl Worker {
     }
 
     pub fn stats(&self) -> WorkerStats {
-        self.shared.rates.stats(self.shared.queue.len())
+        self.shared.rates.stats(self.shared.queue.len(), self.shared.memory.stats())
+    }
+
+    /// Drops what is kept of a session, on disk too. Waits for the disk if it is being written to.
+    pub fn forget(&self, session: &str) {
+        self.shared.memory.forget(session);
+    }
+
+    /// Changes how long unused sequences are kept.
+    pub fn set_max_age(&self, max_age: Option<Duration>) {
+        self.shared.memory.set_max_age(max_age);
+        self.shared.queue.wake();
     }
 }
 
@@ -134,13 +173,11 @@ impl Drop for Worker {
 }
 
 /// Runs one job to its end. A panic, of the model or of the sink, ends this job only.
-fn serve(engine: &Engine, shared: &Shared, sequence: &mut Sequence, waiting: Waiting) {
-    let Waiting { job, since } = waiting;
-    let Job { prompt, options, cancel, mut sink, .. } = job;
+fn serve(engine: &Engine, shared: &Shared, waiting: Waiting) {
+    let Waiting { mut job, since } = waiting;
     shared.pulse.beat();
     let queue_ms = since.elapsed().as_secs_f64() * 1e3;
-    let answer = AssertUnwindSafe(|| answer(engine, shared, sequence, prompt, &options, &cancel, &mut sink));
-    let end = match catch_unwind(answer) {
+    let end = match catch_unwind(AssertUnwindSafe(|| answer(engine, shared, &mut job))) {
         Ok(Ok(Some(generated))) => {
             let generated = Generated { queue_ms, ..generated };
             shared.rates.record(&generated);
@@ -152,38 +189,45 @@ fn serve(engine: &Engine, shared: &Shared, sequence: &mut Sequence, waiting: Wai
         Err(panic) => {
             let problem = panic_message(panic.as_ref());
             tracing::error!(problem, "a job panicked; the model goes on");
-            // What a pass was doing to the cache is unknown, so its content is not trusted again.
-            if let Ok(fresh) = Sequence::new(engine) {
-                *sequence = fresh;
-            }
+            // What a pass was doing to the cache is unknown, so it is not kept.
+            shared.memory.abandon();
             Event::Failed(ModelError::Stopped(format!("this answer panicked: {problem}")))
         }
     };
     // Before the last event, so that who waits for it finds the queue without this job.
     shared.queue.finished();
-    if catch_unwind(AssertUnwindSafe(|| sink(end))).is_err() {
+    if catch_unwind(AssertUnwindSafe(|| (job.sink)(end))).is_err() {
         tracing::error!("a job's sink panicked at its last event");
     }
+    shared.memory.spill();
 }
 
 /// `None` if the job was cancelled.
-fn answer(
-    engine: &Engine,
-    shared: &Shared,
-    sequence: &mut Sequence,
-    prompt: Vec<u32>,
-    options: &GenerateOptions,
-    cancel: &Cancel,
-    sink: &mut dyn FnMut(Event),
-) -> Result<Option<Generated>, ModelError> {
-    let cancelled = || cancel.is_cancelled() || shared.queue.is_stopped();
-    if cancelled() {
+fn answer(engine: &Engine, shared: &Shared, job: &mut Job) -> Result<Option<Generated>, ModelError> {
+    if job.cancel.is_cancelled() || shared.queue.is_stopped() {
         return Ok(None);
     }
-    sequence.until(cancel.clone());
-    let mut generation = Generation::new(engine, sequence, prompt, options)?;
+    let owner = Owner { client: job.client, session: job.session.take() };
+    let mut sequence = shared.memory.take(engine, &owner, &job.prompt)?;
+    sequence.until(job.cancel.clone());
+    let ended = generate(engine, shared, job, &mut sequence);
+    shared.memory.give_back(owner, sequence);
+    ended
+}
+
+fn generate(
+    engine: &Engine,
+    shared: &Shared,
+    job: &mut Job,
+    sequence: &mut Sequence,
+) -> Result<Option<Generated>, ModelError> {
+    let Job { prompt, options, cancel, sink, .. } = job;
+    let mut generation = Generation::new(engine, sequence, std::mem::take(prompt), options)?;
+    if shared.speculation {
+        generation = generation.with_speculation();
+    }
     sink(Event::Started);
-    while !cancelled() {
+    while !cancel.is_cancelled() && !shared.queue.is_stopped() {
         shared.pulse.beat();
         match generation.advance()? {
             Advance::Prefilled => {}

@@ -21,7 +21,7 @@ fn engine() -> Arc<Engine> {
 }
 
 fn worker(queue_limit: usize) -> Worker {
-    Worker::start(engine(), WorkerOptions { queue_limit }).unwrap()
+    Worker::start(engine(), WorkerOptions { queue_limit, ..WorkerOptions::default() }).unwrap()
 }
 
 fn options(max_tokens: usize) -> GenerateOptions {
@@ -31,6 +31,7 @@ fn options(max_tokens: usize) -> GenerateOptions {
 fn job(client: u64, prompt: &[u32], max_tokens: usize, events: Sender<Event>) -> Job {
     Job {
         client,
+        session: None,
         prompt: prompt.to_vec(),
         options: options(max_tokens),
         cancel: Cancel::default(),

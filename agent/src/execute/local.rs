@@ -55,7 +55,8 @@ impl LocalModel {
         };
         let engine = Arc::new(Engine::load(&path, &settings.load)?);
         let name = name.unwrap_or_else(|| engine.info().name.clone());
-        let worker = Worker::start(engine, WorkerOptions { queue_limit: settings.queue_limit })?;
+        let worker =
+            Worker::start(engine, WorkerOptions { queue_limit: settings.queue_limit, ..WorkerOptions::default() })?;
         Ok(Self { worker, name, path, load_ms: started.elapsed().as_secs_f64() * 1e3 })
     }
 
@@ -125,6 +126,7 @@ impl LocalModel {
         };
         let job = Job {
             client: key(client),
+            session: None,
             prompt: prepared.tokens,
             options: GenerateOptions {
                 sampling: sampling_options(sampling),

@@ -5,13 +5,17 @@ use crate::config::{BackendSettings, CandleSettings};
 use anyhow::Context as _;
 use futures::{StreamExt, stream};
 use std::sync::Arc;
+use std::time::Duration;
 use tether_models::{
     Cancel, ChatMessage, Engine, Event, Finish, GenerateOptions, Generated, Job, LoadOptions, ModelError,
-    SamplingOptions, Worker, WorkerOptions,
+    SamplingOptions, SlotOptions, Worker, WorkerOptions,
 };
 use tether_protocol::record::{FinishReason, Usage};
 use tether_protocol::wire::{ErrorCode, Role, Sampling};
 use tokio::sync::mpsc;
+
+/// A dialogue's next turn comes within minutes, or somewhere else.
+const KEPT: Duration = Duration::from_secs(600);
 
 pub struct CandleBackend {
     worker: Worker,
@@ -36,7 +40,10 @@ impl CandleBackend {
         let engine = Engine::load(&path, &options).with_context(|| format!("zoo model {}", common.name))?;
         // The gate before this worker is the queue that people configure; here every turn that it lets in has room.
         let queue_limit = common.concurrency + common.queue;
-        let worker = Worker::start(Arc::new(engine), WorkerOptions { queue_limit })?;
+        // Devices of several tenants ask here: none may learn from an answer's speed what another one sent.
+        let slots = SlotOptions { share_between_clients: false, max_age: Some(KEPT), ..SlotOptions::default() };
+        let options = WorkerOptions { queue_limit, slots, ..WorkerOptions::default() };
+        let worker = Worker::start(Arc::new(engine), options)?;
         Ok(Self { worker, on_context_full: settings.on_context_full })
     }
 
@@ -52,6 +59,8 @@ impl CandleBackend {
         let dropped_messages = prepared.dropped_messages.try_into().unwrap_or(u32::MAX);
         let job = Job {
             client: ask.client,
+            // A dialogue comes whole with each turn; what was computed of it is found by its tokens.
+            session: None,
             prompt: prepared.tokens,
             options: options(ask),
             cancel,

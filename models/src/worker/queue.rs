@@ -5,7 +5,7 @@ use crate::error::ModelError;
 use crate::worker::Event;
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 pub(super) struct Queue {
     limit: usize,
@@ -18,6 +18,14 @@ pub(super) struct Waiting {
     pub(super) since: Instant,
 }
 
+/// Why a wait for a job ended.
+pub(super) enum Next {
+    Job(Waiting),
+    /// The time given to the wait is over, or [`Queue::wake`] was called.
+    Due,
+    Stopped,
+}
+
 #[derive(Default)]
 struct State {
     /// The clients that have jobs waiting, the next one first. Each one's jobs stay in order.
@@ -25,6 +33,8 @@ struct State {
     waiting: usize,
     serving: bool,
     stopped: bool,
+    /// A wait has to end, so that its length is thought over.
+    woken: bool,
 }
 
 impl Queue {
@@ -55,18 +65,32 @@ impl Queue {
         result
     }
 
-    /// Waits for a job and takes it. `None` once stopped.
-    pub(super) fn next(&self) -> Option<Waiting> {
+    /// Waits for a job, at most `within`, and takes it. `None`: as long as it takes.
+    pub(super) fn next(&self, within: Option<Duration>) -> Next {
+        let until = within.and_then(|within| Instant::now().checked_add(within));
         let mut state = self.lock();
         loop {
             if state.stopped {
-                return None;
+                return Next::Stopped;
             }
             if let Some(waiting) = state.take() {
-                return Some(waiting);
+                return Next::Job(waiting);
             }
-            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            if std::mem::take(&mut state.woken) {
+                return Next::Due;
+            }
+            state = match until.map(|until| until.saturating_duration_since(Instant::now())) {
+                None => self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
+                Some(Duration::ZERO) => return Next::Due,
+                Some(left) => self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0,
+            };
         }
+    }
+
+    /// Ends the wait of [`Self::next`] once.
+    pub(super) fn wake(&self) {
+        self.lock().woken = true;
+        self.changed.notify_one();
     }
 
     pub(super) fn finished(&self) {
