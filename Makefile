@@ -9,7 +9,7 @@ PREFIX ?= $(HOME)/.local
 DATA ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help build model demo test run ci fmt lint doc test-peers bench-turn bench-mess bench-tmo fuzz install uninstall clean
+.PHONY: help build model demo test run ci fmt lint doc test-peers bench-turn bench-mess bench-tmo bench-budgets fuzz install uninstall clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -53,6 +53,9 @@ bench-mess: build ## MESS+ against its targets; DATA=folder with the router data
 
 bench-tmo: build ## TMO against its targets; DATA=folder with data/m4a1 and reference, without it rows say skipped
 	$(BIN)/tether-lab tmo bench $(if $(DATA),--data $(DATA))
+
+bench-budgets: build ## budgets, ledger and crashes against their targets; DATA=folder with data/traces, without it rows say skipped
+	$(BIN)/tether-bench-budgets $(if $(DATA),--data $(DATA))
 
 fuzz: ## one minute of mutated bytes into every decoder
 	TETHER_FUZZ_SECONDS=60 $(CARGO) test --locked -p tether-protocol --test fuzz_decoders -- --nocapture

@@ -3,10 +3,13 @@
 mod answer;
 mod ask;
 mod attach;
+mod budget;
 mod chat;
 mod completions;
 mod config;
 mod doctor;
+mod explain;
+mod export;
 mod feedback;
 mod models;
 mod output;
@@ -74,6 +77,16 @@ enum Command {
     Status,
     /// List the newest turns: where each was answered, why, and what it cost
     Turns(turns::TurnsArgs),
+    /// Show, set and reset budgets of money, energy and bytes
+    #[command(after_help = budget::EXAMPLES)]
+    Budget {
+        #[command(subcommand)]
+        command: Option<budget::BudgetCommand>,
+    },
+    /// Say in plain words what was known, permitted, chosen and spent in a turn
+    Explain(explain::ExplainArgs),
+    /// Write the ledger as a table, as records, or as training data for TMO
+    Export(export::ExportArgs),
     /// Rate a turn, so that the policy can learn from it
     Feedback(feedback::FeedbackArgs),
     /// Say what works, what does not, and the fix; needs no daemon
@@ -107,6 +120,9 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Chat(args) => block_on(chat::run(args, &global)),
         Command::Status => block_on(status::run(&global)),
         Command::Turns(args) => block_on(turns::run(args, &global)),
+        Command::Budget { command } => block_on(budget::run(command, &global)),
+        Command::Explain(args) => block_on(explain::run(args, &global)),
+        Command::Export(args) => export::run(args, &global),
         Command::Feedback(args) => block_on(feedback::run(args, &global)),
         Command::Doctor => block_on(doctor::run(&global)),
         Command::Models(command) => models::run(&command, global.json),

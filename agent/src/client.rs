@@ -92,6 +92,11 @@ impl Client {
         self.short(Method::PUT, path, body).await
     }
 
+    pub async fn delete<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
+        let body = self.short(Method::DELETE, path, Bytes::new()).await?;
+        self.parse(&body)
+    }
+
     /// One whole answer; waits as long as its deadline lets the daemon work.
     pub async fn ask<T: DeserializeOwned>(&self, body: &impl Serialize) -> Result<T, ClientError> {
         let opened = self.open(Method::POST, CHAT, self.write(body)?).await?;

@@ -20,11 +20,13 @@ pub struct CloudTurn {
     pub deadline: Instant,
 }
 
-/// Bytes of one turn's streams, counted as they move.
+/// Bytes of one turn's streams, counted as they move, and the turn's share of what the connection carried meanwhile.
 #[derive(Debug, Default)]
 pub struct ByteCount {
     uplink: AtomicU64,
     downlink: AtomicU64,
+    share_up: AtomicU64,
+    share_down: AtomicU64,
 }
 
 impl ByteCount {
@@ -42,6 +44,19 @@ impl ByteCount {
 
     pub fn downlink_bytes(&self) -> u64 {
         self.downlink.load(Ordering::Relaxed)
+    }
+
+    /// Adds to the turn's share of the connection's datagrams, up and down.
+    pub fn add_share(&self, (up, down): (u64, u64)) {
+        self.share_up.fetch_add(up, Ordering::Relaxed);
+        self.share_down.fetch_add(down, Ordering::Relaxed);
+    }
+
+    /// What the turn put on the network, up and down: its share of the datagrams, and never less than its streams
+    /// carried. Where the transport does not count datagrams these are the streams' bytes.
+    pub fn travelled(&self) -> (u64, u64) {
+        let up = self.share_up.load(Ordering::Relaxed).max(self.uplink_bytes());
+        (up, self.share_down.load(Ordering::Relaxed).max(self.downlink_bytes()))
     }
 }
 

@@ -7,11 +7,13 @@
 //! Every key can be set in the environment too: `model.context_tokens` is `TETHER_MODEL_CONTEXT_TOKENS`. A value is
 //! read as TOML, and as a plain string where that fails. The environment wins over the file.
 
+mod budgets;
 mod file;
 mod keys;
 mod load;
 mod settings;
 
+pub use budgets::{BudgetSettings, BudgetsFile, EnergyFile, OnExhausted, TokenPrices};
 pub use file::{
     CloudConfig, ConfigFile, DropWhenFull, LedgerFile, LogFile, LogFormat, MetricsFile, ModelFile, PolicyFile,
     PolicyName, SessionsFile, SocketFile,

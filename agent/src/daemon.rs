@@ -1,11 +1,13 @@
 //! The daemon as a value: what it is built from, what it holds, and how it stops.
 
+mod budgets;
 mod live;
 mod serve;
 
 pub use live::Live;
 pub use serve::ServeError;
 
+use crate::budget::{Energy, Keeper};
 use crate::config::{CloudConfig, Settings};
 use crate::execute::{LoadError, LocalModel};
 use crate::metrics::Metrics;
@@ -13,6 +15,7 @@ use crate::sessions::SessionLocks;
 use crate::socket::Socket;
 use crate::store::{OpenError, Opened, Store, StoreError};
 use crate::views::{Views, ViewsConfigError};
+use budgets::{Budgets, keep_synced};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -44,7 +47,10 @@ pub struct Daemon {
     /// The model, or why there is none.
     local: Result<LocalModel, String>,
     views: Mutex<Views>,
+    // Before the budgets, so that the database is closed when their lease says that all is well.
     store: Store,
+    budgets: Budgets,
+    energy: Energy,
     sessions: SessionLocks,
     metrics: Metrics,
     places: Arc<Semaphore>,
@@ -80,10 +86,12 @@ impl Daemon {
         let views = Views::new(settings.views.clone(), settings.images)?;
         let (ledger, model) = (settings.ledger.path.clone(), settings.model.clone());
         // Both block for as long as a disk takes; side by side, so that start to ready is the longer of the two.
-        let ledger = tokio::task::spawn_blocking(move || Store::open(&ledger));
+        let limits = settings.ledger.limits;
+        let ledger = tokio::task::spawn_blocking(move || Store::open_with(&ledger, limits));
         let local = tokio::task::spawn_blocking(move || model.map(|model| LocalModel::load(&model)));
         let fault = |error: tokio::task::JoinError| StartError::Fault(error.to_string());
-        let Opened { store, notices } = ledger.await.map_err(fault)??;
+        let Opened { store, budgets: saved, mut notices } = ledger.await.map_err(fault)??;
+        let budgets = Budgets::open(&settings, &store, saved, &mut notices).await;
         for notice in &notices {
             tracing::warn!("{notice}");
         }
@@ -98,18 +106,22 @@ impl Daemon {
             Some(Err(error)) => return Err(error.into()),
         };
         let live = Live::new(settings)?;
-        Ok(Arc::new(Self {
+        let daemon = Arc::new(Self {
             live: RwLock::new(Arc::new(live)),
             local,
             views: Mutex::new(views),
             store,
+            budgets,
+            energy: Energy::default(),
             sessions: SessionLocks::default(),
             metrics: Metrics::new(),
             places: Arc::new(Semaphore::new(MAX_ACTIVE_TURNS)),
             problems: Mutex::new(notices.into_iter().map(|notice| ("start", notice)).collect()),
             started,
             started_unix_ms: unix_ms(),
-        }))
+        });
+        tokio::spawn(keep_synced(Arc::downgrade(&daemon), daemon.budgets.0.clone()));
+        Ok(daemon)
     }
 
     /// Takes up new settings for turns that start from now on.
@@ -120,6 +132,7 @@ impl Daemon {
         let old = self.live();
         let reloaded = old.compare(&settings);
         let new = Live::reload(&old, settings)?;
+        self.budgets.configure(&new.settings.budgets);
         *self.live.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(new);
         Ok(reloaded)
     }
@@ -135,6 +148,15 @@ impl Daemon {
 
     pub fn store(&self) -> &Store {
         &self.store
+    }
+
+    pub fn budgets(&self) -> &Keeper {
+        &self.budgets.0
+    }
+
+    /// Where a meter of the device's energy is plugged in.
+    pub fn energy(&self) -> &Energy {
+        &self.energy
     }
 
     pub fn metrics(&self) -> &Metrics {

@@ -30,6 +30,8 @@ pub struct Known<'a> {
     pub deadline_ms: Option<u64>,
     /// USD for a prompt token and for an answer's token, where the cloud's prices are configured.
     pub prices: Option<(f64, f64)>,
+    /// W of the local model and of a cloud turn, where they are configured.
+    pub power_w: (Option<f64>, Option<f64>),
 }
 
 pub fn observe(known: &Known<'_>) -> Observation {
@@ -57,7 +59,7 @@ pub fn observe(known: &Known<'_>) -> Observation {
 /// Each permitted action with its predicted cost.
 pub fn candidates(known: &Known<'_>, observation: &Observation, permitted: &[Action]) -> Vec<Candidate> {
     let predict = |&action: &Action| match action.route() {
-        Route::Local => Candidate { action, predicted: local_cost(observation) },
+        Route::Local => Candidate { action, predicted: local_cost(observation, known.power_w.0) },
         Route::Cloud => Candidate { action, predicted: cloud_cost(known, observation, action) },
     };
     permitted.iter().map(predict).collect()
@@ -65,14 +67,21 @@ pub fn candidates(known: &Known<'_>, observation: &Observation, permitted: &[Act
 
 /// Unknown until the model's rates have been measured. Waiting is not in it beyond one expected answer for each
 /// job in the queue, because nobody knows how long the others' answers get.
-fn local_cost(observation: &Observation) -> Cost {
+fn local_cost(observation: &Observation, power_w: Option<f64>) -> Cost {
     let answer_tokens = f64::from(observation.max_tokens.min(EXPECTED_ANSWER_TOKENS));
-    let latency_ms = observation.context.load.value().and_then(|load| {
+    let seconds = observation.context.load.value().and_then(|load| {
         let decode_s = answer_tokens / load.decode_tokens_per_s?;
         let prefill_s = f64::from(observation.prompt_tokens) / load.prefill_tokens_per_s?;
-        Some((prefill_s + decode_s * (1.0 + f64::from(load.queue))) * 1e3)
+        Some((prefill_s, decode_s, f64::from(load.queue)))
     });
-    Cost { latency_ms, cost_usd: Some(0.0), energy_j: None, uplink_bytes: Some(0), downlink_bytes: Some(0) }
+    Cost {
+        latency_ms: seconds.map(|(prefill_s, decode_s, queue)| (prefill_s + decode_s * (1.0 + queue)) * 1e3),
+        cost_usd: Some(0.0),
+        // Waiting for others' answers is theirs.
+        energy_j: seconds.zip(power_w).map(|((prefill_s, decode_s, _), power_w)| power_w * (prefill_s + decode_s)),
+        uplink_bytes: Some(0),
+        downlink_bytes: Some(0),
+    }
 }
 
 /// Bytes are predicted from the encoded sizes; the far model's speed is not known, so latency is not either.
@@ -127,6 +136,7 @@ mod tests {
             max_tokens: 100,
             deadline_ms: None,
             prices: Some((1e-6, 2e-6)),
+            power_w: (Some(10.0), None),
         }
     }
 
@@ -145,7 +155,7 @@ mod tests {
         // 500 prompt tokens at 1000/s, then two answers of 100 tokens at 50/s: 0.5 s + 4 s.
         assert_eq!(candidates[0].predicted.latency_ms, Some(4_500.0));
         assert_eq!(candidates[0].predicted.uplink_bytes, Some(0));
-        assert_eq!(candidates[0].predicted.energy_j, None);
+        assert_eq!(candidates[0].predicted.energy_j, Some(25.0));
         assert_eq!(candidates[1].predicted.uplink_bytes, Some(22_000 + CLOUD_OVERHEAD_BYTES));
         assert!((candidates[1].predicted.cost_usd.unwrap() - 7e-4).abs() < 1e-12);
         assert_eq!(candidates[1].predicted.latency_ms, None);

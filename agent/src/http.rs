@@ -1,6 +1,7 @@
 //! The Unix-socket API: paths to handlers, and everything that is not one to an error in OpenAI's shape.
 
 mod body;
+mod budgets;
 mod chat;
 mod device;
 mod reply;
@@ -45,6 +46,9 @@ pub(crate) fn router(daemon: Arc<Daemon>) -> Router {
         .route("/v1/status", get(device::status))
         .route("/v1/turns", get(turns::list))
         .route("/v1/turns/{id}", get(turns::one))
+        .route("/v1/budgets", get(budgets::list))
+        .route("/v1/budgets/{name}", put(budgets::set).delete(budgets::unset))
+        .route("/v1/budgets/{name}/reset", post(budgets::reset))
         .route("/v1/sessions/{id}", axum::routing::delete(turns::forget))
         .route("/healthz", get(device::healthz))
         .route("/readyz", get(device::readyz))

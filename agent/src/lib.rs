@@ -3,6 +3,7 @@
 //! One direction of data flow (ARCHITECTURE.md): request -> dialogue -> context -> features -> decide -> execute ->
 //! ledger. Stages never call one another; `turn` calls them in this order.
 
+pub mod budget;
 pub mod cli;
 pub mod client;
 pub mod cloud;
@@ -10,6 +11,7 @@ pub mod config;
 pub mod daemon;
 pub mod dialogue;
 pub mod execute;
+pub mod export;
 pub mod features;
 mod http;
 pub mod image_codec;

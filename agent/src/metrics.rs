@@ -7,7 +7,8 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
-use tether_protocol::api::ApiError;
+use std::sync::atomic::AtomicU64;
+use tether_protocol::api::{ApiError, BudgetStatus};
 use tether_protocol::record::Outcome;
 use tether_protocol::{Route, TurnRecord};
 
@@ -45,6 +46,11 @@ struct Crossed {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfBudget {
+    budget: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Counted {
     route: &'static str,
     kind: &'static str,
@@ -68,6 +74,8 @@ pub struct Metrics {
     queue: Gauge,
     active: Gauge,
     sessions: Gauge,
+    budget_spent: Family<OfBudget, Gauge<f64, AtomicU64>>,
+    budget_reserved: Family<OfBudget, Gauge<f64, AtomicU64>>,
 }
 
 /// From a millisecond to the longest deadline.
@@ -98,6 +106,8 @@ impl Metrics {
             queue: Gauge::default(),
             active: Gauge::default(),
             sessions: Gauge::default(),
+            budget_spent: Family::default(),
+            budget_reserved: Family::default(),
         };
         metrics.register();
         metrics
@@ -119,6 +129,9 @@ impl Metrics {
         registry.register("inter_token_seconds", "Between two pieces of text", self.inter_token_seconds.clone());
         registry.register("queue_depth", "Jobs of the local model, the running one included", self.queue.clone());
         registry.register("active_turns", "Turns under way", self.active.clone());
+        let (spent, reserved) = (self.budget_spent.clone(), self.budget_reserved.clone());
+        registry.register("budget_spent_ratio", "Spent of each budget in its window", spent);
+        registry.register("budget_reserved_ratio", "Reserved of each budget by turns under way", reserved);
         registry.register("sessions", "Dialogues that are remembered", self.sessions.clone());
     }
 
@@ -170,6 +183,19 @@ impl Metrics {
 
     pub(crate) fn failed(&self, what: &'static str) {
         self.faults.get_or_create(&OfCode { code: what.to_owned() }).inc();
+    }
+
+    /// The budgets as they are when somebody asks; one that went shows no more.
+    pub(crate) fn budgets(&self, budgets: &[BudgetStatus]) {
+        self.budget_spent.clear();
+        self.budget_reserved.clear();
+        for BudgetStatus { name, cap, spent, reserved, .. } in budgets {
+            let label = OfBudget { budget: name.clone() };
+            // Of a budget of nothing, all is spent.
+            let ratio = |part: f64| if *cap > 0.0 { part / cap } else { 1.0 };
+            self.budget_spent.get_or_create(&label).set(ratio(*spent));
+            self.budget_reserved.get_or_create(&label).set(ratio(*reserved));
+        }
     }
 
     /// The exposition; the gauges are given, because only the moment of asking knows them.

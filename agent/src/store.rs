@@ -2,16 +2,32 @@
 //! nor the model ever waits for a disk.
 //!
 //! A turn is begun before anything is executed and settled after; what a SIGKILL leaves open becomes `unfinished` at
-//! the next start. Committed transactions survive the process (not necessarily a power cut: `synchronous = NORMAL`).
+//! the next start. Committed transactions survive the process. A power cut may take those of the last second: the
+//! budgets' keeper syncs the log at most a second apart ([`Store::sync`]), and its lease covers what is not synced.
 
+mod content;
 mod open;
+mod retention;
+mod schema;
 mod sessions;
+mod settle;
+mod spending;
+mod summary;
 mod turns;
 
+pub use content::Content;
 pub use open::{OpenError, Opened};
+pub use retention::Limits;
 pub use sessions::{Memory, NewMessage, SessionUpdate};
+pub use settle::Settling;
+pub use spending::SavedBudgets;
+pub use summary::RouteTotals;
+
+/// The schema of the database that this version writes.
+pub const SCHEMA_VERSION: usize = schema::MIGRATIONS.len();
 
 use rusqlite::Connection;
+use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::thread::JoinHandle;
@@ -27,7 +43,15 @@ pub enum StoreError {
     Stopped,
 }
 
-type Job = Box<dyn FnOnce(&mut Connection) + Send>;
+type Job = Box<dyn FnOnce(&mut Desk) + Send>;
+
+/// What the database's thread works with.
+struct Desk {
+    connection: Connection,
+    /// Settlements that a full disk or a lock kept out; written before anything later is.
+    backlog: VecDeque<settle::Settlement>,
+    retention: retention::Retention,
+}
 
 /// A handle of the database's thread. Dropping it finishes what was posted, then closes the database.
 pub struct Store {
@@ -42,17 +66,29 @@ impl Store {
     /// # Errors
     /// [`OpenError`] names the path: in use by another daemon, not writable, or written by a newer version.
     pub fn open(path: &Path) -> Result<Opened, OpenError> {
-        let (mut connection, lock, notices) = open::open(path)?;
+        Self::open_with(path, Limits::default())
+    }
+
+    /// As [`open`](Self::open), keeping no more than `limits` of the turns.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_with(path: &Path, limits: Limits) -> Result<Opened, OpenError> {
+        let open::Open { connection, lock, budgets, notices } = open::open(path)?;
         let (jobs, queue) = mpsc::channel::<Job>();
+        let retention = retention::Retention::new(limits);
+        let mut desk = Desk { connection, backlog: VecDeque::new(), retention };
         let run = move || {
             let _held = lock;
             while let Ok(job) = queue.recv() {
-                job(&mut connection);
+                job(&mut desk);
             }
+            desk.close();
         };
         let thread = std::thread::Builder::new().name("tether-store".into()).spawn(run);
         let thread = thread.map_err(|problem| OpenError::Io { path: path.to_owned(), problem })?;
-        Ok(Opened { store: Store { jobs: Some(jobs), thread: Some(thread), path: path.to_owned() }, notices })
+        let store = Store { jobs: Some(jobs), thread: Some(thread), path: path.to_owned() };
+        Ok(Opened { store, budgets, notices })
     }
 
     /// A round trip to the database's thread.
@@ -63,16 +99,44 @@ impl Store {
         self.call(|db| Ok(db.query_row("SELECT 1", [], |_| Ok(()))?)).await
     }
 
+    /// Makes everything committed so far survive a power cut. Blocks for as long as the disk takes, and no writer with it:
+    /// the log is synced from beside the database's thread.
+    ///
+    /// # Errors
+    /// The log cannot be synced.
+    pub fn sync(&self) -> std::io::Result<()> {
+        let mut log = self.path.clone().into_os_string();
+        log.push("-wal");
+        match std::fs::File::open(&log) {
+            Ok(log) => log.sync_data(),
+            // Nothing was written since the last checkpoint, which syncs by itself.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Runs `work` on the database's thread and waits for its result.
     async fn call<T, F>(&self, work: F) -> Result<T, StoreError>
     where
         T: Send + 'static,
         F: FnOnce(&mut Connection) -> Result<T, Failure> + Send + 'static,
     {
+        self.at_desk(move |desk| work(&mut desk.connection)).await
+    }
+
+    async fn at_desk<T, F>(&self, work: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut Desk) -> Result<T, Failure> + Send + 'static,
+    {
         let (tell, told) = oneshot::channel();
-        self.send(Box::new(move |connection| {
+        self.send(Box::new(move |desk| {
             // A caller that went away does not undo its work.
-            let _ = tell.send(work(connection));
+            let _ = tell.send(work(desk));
         }))?;
         told.await.map_err(|_| StoreError::Stopped)?.map_err(|failure| self.explain(failure))
     }
@@ -80,11 +144,11 @@ impl Store {
     /// Runs `work` without waiting; a failure is logged.
     fn post<F>(&self, work: F)
     where
-        F: FnOnce(&mut Connection) -> Result<(), Failure> + Send + 'static,
+        F: FnOnce(&mut Desk) -> Result<(), Failure> + Send + 'static,
     {
         let path = self.path.clone();
-        let sent = self.send(Box::new(move |connection| {
-            if let Err(failure) = work(connection) {
+        let sent = self.send(Box::new(move |desk| {
+            if let Err(failure) = work(desk) {
                 let error = explain(&path, failure);
                 tracing::error!(%error, "a turn could not be recorded");
             }

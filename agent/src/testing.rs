@@ -18,6 +18,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tether_models::testing::{TinyArchitecture, TinyModel};
+use tether_protocol::record::{Outcome, Timings, Usage};
+use tether_protocol::{Action, Context, Cost, Reason, Route, TurnId, TurnRecord};
 use tokio::net::UnixStream;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -154,6 +156,45 @@ impl World {
         let mut extra = extra;
         extra["stream"] = true.into();
         self.open("POST", "/v1/chat/completions", ask_body(text, extra)).await
+    }
+}
+
+/// The record of a local turn that has begun just now.
+///
+/// # Panics
+/// If `id` is no legal turn id.
+pub fn turn_record(id: &str) -> TurnRecord {
+    TurnRecord {
+        turn_id: TurnId::new(id).expect("a legal turn id"),
+        session: None,
+        client: "uid=1".into(),
+        started_unix_ms: crate::daemon::unix_ms(),
+        task: None,
+        local_only: false,
+        context: Context::default(),
+        permitted: vec![Action::LOCAL],
+        action: Action::LOCAL,
+        policy: "rule-1".into(),
+        reason: Reason::new("test", "test"),
+        propensity: 1.0,
+        values: None,
+        predicted: Cost::default(),
+        predicted_costs: Vec::new(),
+        probabilities: None,
+        budget_remaining: BTreeMap::new(),
+        reserved: None,
+        route: Route::Local,
+        views: Vec::new(),
+        model: None,
+        fallback: None,
+        measured: Cost::default(),
+        energy_source: "unknown".into(),
+        usage: Usage::default(),
+        usage_estimated: false,
+        dropped_messages: 0,
+        timings: Timings::default(),
+        outcome: Outcome::Unfinished,
+        rating: None,
     }
 }
 

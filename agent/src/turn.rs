@@ -5,9 +5,11 @@
 //! The stages do not call one another; [`answer`] calls them in this order. The answer that it returns has its first
 //! token (or its end) already, so that what its head says about route and views is the truth, a fallback included.
 
+mod afford;
 mod answer;
 mod attempt;
 mod dialogue;
+mod held;
 mod inputs;
 mod open;
 mod routing;
@@ -17,6 +19,7 @@ pub use answer::{Answer, End, Piece};
 use crate::daemon::{Daemon, Live};
 use crate::features::{Known, candidates, observe};
 use crate::permit::{Asked, Means, permitted};
+use afford::Afforded;
 use attempt::Plan;
 use dialogue::Dialogue;
 use inputs::TurnViews;
@@ -76,11 +79,13 @@ async fn stages(
     let plan = Plan::new(daemon, &live, &request, &routing, dialogue, views, local_only, deadline).await?;
 
     let deciding = Instant::now();
-    let (observation, permitted) = features(daemon, &live, &request, &routing, &plan, deadline_ms)?;
-    let decision = decide(&live, &request, &observation, &permitted, local_only);
+    let (mut observation, permitted) = features(daemon, &live, &request, &routing, &plan, deadline_ms)?;
+    let afforded = afford::decide_within(daemon, &live, &request, &plan, &mut observation, permitted)?;
     let decision_us = u64::try_from(deciding.elapsed().as_micros()).unwrap_or(u64::MAX);
 
-    let turn = OpenTurn::begin(daemon, caller, &request, &plan, &permitted, &decision, &observation, decision_us);
+    let Afforded { decision, permitted, .. } = &afforded;
+    let (decision, permitted) = (decision.clone(), permitted.clone());
+    let turn = OpenTurn::begin(daemon, &live, caller, &request, &plan, afforded, &observation, decision_us);
     let turn = turn.await;
     attempt::execute(plan, turn, &live, &decision, &observation, &permitted).await
 }
@@ -114,6 +119,7 @@ fn features(
         max_tokens: plan.max_tokens,
         deadline_ms,
         prices: live.prices(),
+        power_w: live.power_w(),
     };
     let observation = observe(&known);
     let candidates = candidates(&known, &observation, &actions);
@@ -152,6 +158,11 @@ fn decide(
         decision.reason = Reason::new("link_down", "the cloud cannot be reached now, so the device answers");
     }
     decision
+}
+
+/// Whether the route is not the policy's choice.
+fn hard_reason(request: &ChatTurn, local_only: bool) -> bool {
+    local_only || request.route != RouteChoice::Auto
 }
 
 /// A UUID of version 7: ids sort by time.

@@ -4,12 +4,14 @@
 //! can make. Behind `check()` everything is legal: roles are known, limits hold, parameters are honoured or were
 //! refused. Responses exist once. The daemon and its client share these types.
 
+mod budget;
 mod chat;
 mod check;
 mod device;
 mod error;
 mod response;
 
+pub use budget::{BudgetList, BudgetStatus, SetBudget};
 pub use chat::{
     AUTO_MODELS, ChatRequest, Content, ImageUrl, MessageForm, PartForm, PartTether, RouteChoice, Stop, StreamOptions,
     TetherRequest,

@@ -5,6 +5,7 @@ use crate::context::Context;
 use crate::cost::Cost;
 use crate::id::{SessionId, TurnId, ViewName};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// Why an action was chosen. `code` has few values and labels metrics; `detail` is for people.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -87,6 +88,18 @@ pub struct TurnRecord {
     /// The policy's value of each permitted action, in the order of `permitted`, where it has values.
     pub values: Option<Vec<f64>>,
     pub predicted: Cost,
+    /// The predicted cost of each permitted action, in the order of `permitted`.
+    #[serde(default)]
+    pub predicted_costs: Vec<Cost>,
+    /// The probability of each permitted action, in the order of `permitted`, where the policy tells them.
+    #[serde(default)]
+    pub probabilities: Option<Vec<f64>>,
+    /// What was left of each budget before this turn, by the budget's name, in its resource's unit.
+    #[serde(default)]
+    pub budget_remaining: BTreeMap<String, f64>,
+    /// The most that the turn might cost, held back from the budgets until it was settled; `None`: no budgets.
+    #[serde(default)]
+    pub reserved: Option<Cost>,
 
     // What happened. `route` and `views` tell what was done, which after a fallback is not what was chosen.
     pub route: Route,

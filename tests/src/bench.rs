@@ -21,6 +21,12 @@ pub fn row(bar: &str, value: f64, good: Good, target: f64, unit: &str, how: &str
     met
 }
 
+/// Prints a row for what was not measured: its value is null, and it is not met.
+pub fn skipped(bar: &str, target: f64, unit: &str, why: &str) {
+    let how = format!("skipped: {why}");
+    println!("{}", json!({"bar": bar, "value": null, "target": target, "unit": unit, "met": false, "how": how}));
+}
+
 /// The middle value.
 ///
 /// # Panics

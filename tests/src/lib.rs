@@ -2,8 +2,11 @@
 //! this crate.
 
 pub mod bench;
+pub mod kill;
 pub mod kitchen;
+pub mod ledger_bench;
 pub mod process;
 pub mod quic;
 pub mod relay;
 pub mod system;
+pub mod traces;

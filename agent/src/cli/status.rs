@@ -39,6 +39,7 @@ fn lines(status: &Status) -> Vec<(&'static str, String)> {
     lines.push(("policy", format!("{} over {} actions{local_only}", status.policy, status.actions)));
     lines.extend(status.views.iter().map(|view| ("view", view_line(view))));
     lines.extend(status.sensors.iter().map(|sensor| ("sensor", view_line(sensor))));
+    lines.extend(status.budgets.iter().map(|budget| ("budget", super::budget::line(budget))));
     lines.push(("sessions", status.sessions.to_string()));
     lines.push(("turns", format!("{} recorded, {} being answered", status.turns, status.active_turns)));
     lines

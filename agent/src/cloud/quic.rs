@@ -1,7 +1,8 @@
 //! The gateway over QUIC: one connection, made in the background, kept, and shared by all turns.
 //!
 //! `keeper` dials and redials; `control` holds the control stream and notices a dead path; `exchange` is one turn;
-//! `meter` turns QUIC's path statistics into the link's reading. `docs/PROTOCOL.md` tells the bytes.
+//! `meter` turns QUIC's path statistics into the link's reading; `shares` divides the datagrams among the turns.
+//! `docs/PROTOCOL.md` tells the bytes.
 
 mod control;
 mod dial;
@@ -10,6 +11,7 @@ mod failure;
 mod frames;
 mod keeper;
 mod meter;
+mod shares;
 mod tls;
 
 use super::{ByteCount, CloudError, CloudStream, CloudTurn};

@@ -1,5 +1,6 @@
 //! What may be written in `config.toml`, with every default and its reason.
 
+use super::budgets::{BudgetsFile, EnergyFile};
 use crate::cloud::openai::OpenAiConfig;
 use crate::cloud::quic::QuicConfig;
 use crate::image_codec::EncodeOptions;
@@ -23,6 +24,8 @@ pub struct ConfigFile {
     pub policy: PolicyFile,
     pub sessions: SessionsFile,
     pub ledger: LedgerFile,
+    pub budgets: BudgetsFile,
+    pub energy: EnergyFile,
     pub log: LogFile,
     pub metrics: MetricsFile,
 }
@@ -153,11 +156,24 @@ impl Default for SessionsFile {
 }
 
 /// `[ledger]`: the database of sessions and turns.
-#[derive(Debug, Clone, PartialEq, Default, Deserialize, Serialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LedgerFile {
     /// `$XDG_STATE_HOME/tether/tether.db` for a user, `/var/lib/tether/tether.db` for root and services.
     pub path: Option<PathBuf>,
+    /// Keeps the text and the images of turns, too. On this device only; still, a robot hears and sees a lot.
+    pub content: bool,
+    /// The oldest turns go first. A million are a turn every half minute for a year, and about 2.5 GB.
+    pub max_turns: u64,
+    pub max_age_days: u64,
+    /// Of the database's pages in use; the file itself does not shrink.
+    pub max_bytes: u64,
+}
+
+impl Default for LedgerFile {
+    fn default() -> Self {
+        Self { path: None, content: false, max_turns: 1_000_000, max_age_days: 365, max_bytes: 4 << 30 }
+    }
 }
 
 /// `[log]`

@@ -1,5 +1,6 @@
 //! The names of all keys, read from the types themselves, so that no list can be forgotten.
 
+use super::budgets::{BudgetsFile, EnergyFile};
 use super::file::{
     CloudConfig, ConfigFile, LedgerFile, LogFile, MetricsFile, ModelFile, PolicyFile, SessionsFile, SocketFile,
 };
@@ -12,7 +13,7 @@ use toml::{Table, Value};
 
 /// All keys as dotted paths, `model.context_tokens`, sorted.
 pub fn known_keys() -> Vec<String> {
-    let sections: [(&str, &[&str]); 10] = [
+    let sections: [(&str, &[&str]); 12] = [
         ("socket", fields::<SocketFile>()),
         ("model", fields::<ModelFile>()),
         ("cloud", fields::<QuicConfig>()),
@@ -21,6 +22,8 @@ pub fn known_keys() -> Vec<String> {
         ("policy", fields::<PolicyFile>()),
         ("sessions", fields::<SessionsFile>()),
         ("ledger", fields::<LedgerFile>()),
+        ("budgets", fields::<BudgetsFile>()),
+        ("energy", fields::<EnergyFile>()),
         ("log", fields::<LogFile>()),
         ("metrics", fields::<MetricsFile>()),
     ];

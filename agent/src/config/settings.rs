@@ -1,8 +1,10 @@
 //! What the settings mean, checked.
 
+use super::budgets::BudgetSettings;
 use super::file::{CloudConfig, ConfigFile, DropWhenFull, LogFormat, PolicyName};
 use super::load::ConfigError;
 use crate::image_codec::EncodeOptions;
+use crate::store::Limits;
 use crate::views::ViewsConfig;
 use std::path::{Path, PathBuf};
 use tether_models::{LoadOptions, OnContextFull};
@@ -30,6 +32,7 @@ pub struct Settings {
     pub default_max_tokens: u32,
     pub sessions: SessionSettings,
     pub ledger: LedgerSettings,
+    pub budgets: BudgetSettings,
     pub log: LogSettings,
     pub metrics_enabled: bool,
 }
@@ -69,6 +72,9 @@ pub struct SessionSettings {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LedgerSettings {
     pub path: PathBuf,
+    pub limits: Limits,
+    /// Whether text and images of turns are kept.
+    pub content: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -95,13 +101,27 @@ impl Settings {
     /// [`ConfigError::Invalid`] names the key and its legal values.
     pub(super) fn resolve(written: ConfigFile, file: Option<PathBuf>, places: &Places) -> Result<Self, ConfigError> {
         let base = file.as_deref().and_then(Path::parent).unwrap_or(Path::new("")).to_owned();
-        let ConfigFile { local_only, socket, model, cloud, views, images, policy, sessions, ledger, log, metrics } =
-            written;
+        let ConfigFile {
+            local_only,
+            socket,
+            model,
+            cloud,
+            views,
+            images,
+            policy,
+            sessions,
+            ledger,
+            budgets,
+            energy,
+            log,
+            metrics,
+        } = written;
         let space = views.check().map_err(|error| invalid("views", error.to_string()))?;
         in_range("model.max_tokens", u64::from(model.max_tokens), 1, u64::from(MAX_ANSWER_TOKENS))?;
         if let Some(deadline_ms) = policy.deadline_ms {
             in_range("policy.deadline_ms", deadline_ms, 1, MAX_DEADLINE_MS)?;
         }
+        let has_model = model.path.is_some() || model.name != "none";
         let settings = Self {
             local_only,
             socket: SocketSettings {
@@ -110,6 +130,7 @@ impl Settings {
                 group: socket.group,
             },
             default_max_tokens: model.max_tokens,
+            budgets: budgets.resolve(energy, &cloud, has_model)?,
             model: resolve_model(model, &base)?,
             cloud,
             views,
@@ -124,7 +145,15 @@ impl Settings {
                 max_sessions: in_range("sessions.max_sessions", sessions.max_sessions as u64, 1, 1_000_000)? as usize,
                 ttl_ms: in_range("sessions.ttl_s", sessions.ttl_s, 1, 10 * 365 * 86_400)? as i64 * 1_000,
             },
-            ledger: LedgerSettings { path: ledger.path.map_or_else(|| places.ledger(), |path| base.join(path)) },
+            ledger: LedgerSettings {
+                limits: Limits {
+                    max_turns: in_range("ledger.max_turns", ledger.max_turns, 1, 1 << 40)?,
+                    max_age_ms: in_range("ledger.max_age_days", ledger.max_age_days, 1, 36_500)? as i64 * 86_400_000,
+                    max_bytes: in_range("ledger.max_bytes", ledger.max_bytes, 1 << 20, 1 << 50)?,
+                },
+                content: ledger.content,
+                path: ledger.path.map_or_else(|| places.ledger(), |path| base.join(path)),
+            },
             log: LogSettings { level: log.level, format: log.format },
             metrics_enabled: metrics.enabled,
             file,

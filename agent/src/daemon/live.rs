@@ -51,6 +51,7 @@ impl Live {
             ("model.system_prompt", old.system_prompt() != new.system_prompt()),
             ("model.on_context_full", old.on_context_full() != new.on_context_full()),
             ("log", old.log != new.log),
+            ("budgets", old.budgets != new.budgets),
             ("metrics", old.metrics_enabled != new.metrics_enabled),
         ];
         let source = |settings: &Settings| settings.model.as_ref().map(|model| model.source.clone());
@@ -86,8 +87,17 @@ impl Live {
             CloudConfig::OpenAi(config) => {
                 Some((config.usd_per_million_prompt_tokens / 1e6, config.usd_per_million_completion_tokens / 1e6))
             }
-            CloudConfig::None | CloudConfig::Quic(_) => None,
+            CloudConfig::None => None,
+            CloudConfig::Quic(_) => self.settings.budgets.prices.map(|prices| (prices.prompt, prices.completion)),
         }
+    }
+}
+
+impl Live {
+    /// W above idle while the local model computes, and while a cloud turn is under way.
+    pub(crate) fn power_w(&self) -> (Option<f64>, Option<f64>) {
+        let energy = &self.settings.budgets.energy;
+        (energy.local_power_w, energy.cloud_power_w)
     }
 }
 

@@ -50,7 +50,7 @@ impl CloudRun {
     }
 
     pub(super) fn bytes(&self) -> (u64, u64) {
-        (self.stream.bytes.uplink_bytes(), self.stream.bytes.downlink_bytes())
+        self.stream.bytes.travelled()
     }
 
     pub(super) async fn next(&mut self) -> Step {

@@ -112,6 +112,7 @@ pub(super) async fn status(State(daemon): State<Arc<Daemon>>) -> Json<Status> {
         sessions: sessions.unwrap_or(0),
         turns: turns.unwrap_or(0),
         active_turns: daemon.active_turns() as u32,
+        budgets: daemon.budgets().status().budgets,
         problems,
     })
 }
@@ -170,6 +171,7 @@ pub(super) async fn metrics(State(daemon): State<Arc<Daemon>>) -> Result<Respons
     }
     let sessions = daemon.store().session_count(live.settings.sessions, unix_ms()).await.unwrap_or(0);
     let queue = daemon.local().map_or(0, |model| model.load_now().queue);
+    daemon.metrics().budgets(&daemon.budgets().status().budgets);
     let text = daemon.metrics().text(queue, daemon.active_turns(), sessions);
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     Ok(([(header::CONTENT_TYPE, kind)], text).into_response())

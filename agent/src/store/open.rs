@@ -1,6 +1,8 @@
 //! Opening the database: one daemon at a time, versioned, and a damaged file is set aside, never a crash loop.
 
 use super::Store;
+use super::schema::MIGRATIONS;
+use super::spending::{self, SavedBudgets};
 use crate::lock::{FileLock, LockError};
 use rusqlite::{Connection, ErrorCode};
 use std::fs;
@@ -9,36 +11,10 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// Stands in `PRAGMA user_version`. Version n becomes n + 1 by running `MIGRATIONS[n]`.
-const MIGRATIONS: [&str; 1] = [SCHEMA_1];
-
-const SCHEMA_1: &str = "
-CREATE TABLE sessions (
-    id         TEXT PRIMARY KEY,
-    created_ms INTEGER NOT NULL,
-    updated_ms INTEGER NOT NULL
-) WITHOUT ROWID;
-CREATE INDEX sessions_by_age ON sessions (updated_ms);
-CREATE TABLE messages (
-    session    TEXT NOT NULL REFERENCES sessions (id) ON DELETE CASCADE,
-    number     INTEGER NOT NULL,
-    role       TEXT NOT NULL,
-    text       TEXT NOT NULL,
-    local_only INTEGER NOT NULL,
-    PRIMARY KEY (session, number)
-) WITHOUT ROWID;
--- `record` is the turn's record as JSON; a rating comes later and stands beside it. `open` is 1 from the begin of a
--- turn to its settlement.
-CREATE TABLE turns (
-    id      TEXT PRIMARY KEY,
-    session TEXT,
-    open    INTEGER NOT NULL,
-    rating  REAL,
-    record  TEXT NOT NULL
-) WITHOUT ROWID;
-CREATE INDEX turns_by_session ON turns (session, id) WHERE session IS NOT NULL;
-CREATE INDEX turns_open ON turns (id) WHERE open = 1;
-";
+/// A database up to this size is checked whole at the start: a fifth of a second from a slow disk.
+const MAX_CHECKED_BYTES: u64 = 64 << 20;
+/// How long a database that another program has locked is waited for.
+pub(super) const PATIENCE: Duration = Duration::from_secs(1);
 
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
@@ -56,13 +32,21 @@ pub enum OpenError {
     Sqlite { path: PathBuf, problem: rusqlite::Error },
 }
 
-/// An open database, and what the operator should know about how it was opened.
+/// An open database, what it knows of the budgets, and what the operator should know about how it was opened.
 pub struct Opened {
     pub store: Store,
+    pub budgets: SavedBudgets,
     pub notices: Vec<String>,
 }
 
-pub(super) fn open(path: &Path) -> Result<(Connection, FileLock, Vec<String>), OpenError> {
+pub(super) struct Open {
+    pub(super) connection: Connection,
+    pub(super) lock: FileLock,
+    pub(super) budgets: SavedBudgets,
+    pub(super) notices: Vec<String>,
+}
+
+pub(super) fn open(path: &Path) -> Result<Open, OpenError> {
     let io = |problem| OpenError::Io { path: path.to_owned(), problem };
     if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(io)?;
@@ -72,7 +56,7 @@ pub(super) fn open(path: &Path) -> Result<(Connection, FileLock, Vec<String>), O
     // Dialogues are private: the file is made by us, so that its mode is ours; SQLite's other files follow it.
     fs::OpenOptions::new().append(true).create(true).mode(0o600).open(path).map_err(io)?;
     let mut notices = Vec::new();
-    let connection = match prepare(path) {
+    let mut connection = match prepare(path) {
         Err(OpenError::Sqlite { problem, .. }) if is_damage(&problem) => {
             let aside = set_aside(path).map_err(io)?;
             notices.push(format!(
@@ -84,18 +68,19 @@ pub(super) fn open(path: &Path) -> Result<(Connection, FileLock, Vec<String>), O
         }
         other => other?,
     };
-    let unfinished = connection.execute("UPDATE turns SET open = 0 WHERE open = 1", []);
-    match unfinished.map_err(|problem| OpenError::Sqlite { path: path.to_owned(), problem })? {
-        0 => {}
-        turns => notices.push(format!("{turns} turns were cut off by the last stop; they are marked unfinished")),
+    let sqlite = |problem| OpenError::Sqlite { path: path.to_owned(), problem };
+    let cut_off = spending::cut_off(&mut connection).map_err(sqlite)?;
+    if cut_off > 0 {
+        notices.push(format!("{cut_off} turns were cut off by the last stop; they are marked unfinished"));
     }
-    Ok((connection, lock, notices))
+    let budgets = spending::load(&connection).map_err(sqlite)?;
+    Ok(Open { connection, lock, budgets, notices })
 }
 
 fn prepare(path: &Path) -> Result<Connection, OpenError> {
     let sqlite = |problem| OpenError::Sqlite { path: path.to_owned(), problem };
     let mut connection = Connection::open(path).map_err(sqlite)?;
-    connection.busy_timeout(Duration::from_secs(5)).map_err(sqlite)?;
+    connection.busy_timeout(PATIENCE).map_err(sqlite)?;
     let pragmas = "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA foreign_keys = ON;
                    PRAGMA secure_delete = ON; PRAGMA journal_size_limit = 4194304;";
     connection.execute_batch(pragmas).map_err(sqlite)?;
@@ -110,13 +95,27 @@ fn prepare(path: &Path) -> Result<Connection, OpenError> {
         transaction.pragma_update(None, "user_version", version as i64 + 1).map_err(sqlite)?;
         transaction.commit().map_err(sqlite)?;
     }
-    // Reads every page's header once: a database cut short is found now, not in the middle of a turn.
-    let verdict: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).map_err(sqlite)?;
-    if verdict != "ok" {
-        let code = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CORRUPT);
-        return Err(sqlite(rusqlite::Error::SqliteFailure(code, Some(verdict))));
-    }
+    check(&connection).map_err(sqlite)?;
     Ok(connection)
+}
+
+/// Reads pages' headers once: a database cut short is found now, not in the middle of a turn. Of a large one only the
+/// tables that decisions need, so that a million turns do not delay a start.
+fn check(connection: &Connection) -> rusqlite::Result<()> {
+    let pages: u32 = connection.query_row("PRAGMA page_count", [], |row| row.get(0))?;
+    let page_bytes: u32 = connection.query_row("PRAGMA page_size", [], |row| row.get(0))?;
+    let tables: &[&str] = match u64::from(pages) * u64::from(page_bytes) {
+        ..=MAX_CHECKED_BYTES => &["1"],
+        _ => &["spending", "caps", "sessions", "messages"],
+    };
+    for table in tables {
+        let verdict: String = connection.query_row(&format!("PRAGMA quick_check({table})"), [], |row| row.get(0))?;
+        if verdict != "ok" {
+            let code = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CORRUPT);
+            return Err(rusqlite::Error::SqliteFailure(code, Some(verdict)));
+        }
+    }
+    Ok(())
 }
 
 fn is_damage(problem: &rusqlite::Error) -> bool {

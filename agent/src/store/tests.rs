@@ -1,8 +1,9 @@
 use super::*;
 use crate::config::SessionSettings;
-use tether_protocol::record::{FinishReason, Outcome, Timings, Usage};
+use tether_policies::budget::{Amounts, Charge, Spending};
+use tether_protocol::record::{FinishReason, Outcome};
 use tether_protocol::wire::Role;
-use tether_protocol::{Action, Context, Cost, Reason, Route, SessionId, TurnId, TurnRecord};
+use tether_protocol::{Cost, Route, SessionId, TurnId, TurnRecord};
 
 const LIMITS: SessionSettings = SessionSettings { max_messages: 4, max_bytes: 100, max_sessions: 2, ttl_ms: 1_000 };
 
@@ -15,34 +16,7 @@ fn session(name: &str) -> SessionId {
 }
 
 fn record(id: &str, name: Option<&str>) -> TurnRecord {
-    TurnRecord {
-        turn_id: TurnId::new(id).unwrap(),
-        session: name.map(session),
-        client: "uid=1".into(),
-        started_unix_ms: 10,
-        task: None,
-        local_only: false,
-        context: Context::default(),
-        permitted: vec![Action::LOCAL],
-        action: Action::LOCAL,
-        policy: "rule-1".into(),
-        reason: Reason::new("test", "test"),
-        propensity: 1.0,
-        values: None,
-        predicted: Cost::default(),
-        route: Route::Local,
-        views: Vec::new(),
-        model: None,
-        fallback: None,
-        measured: Cost::default(),
-        energy_source: "unknown".into(),
-        usage: Usage::default(),
-        usage_estimated: false,
-        dropped_messages: 0,
-        timings: Timings::default(),
-        outcome: Outcome::Unfinished,
-        rating: None,
-    }
+    TurnRecord { session: name.map(session), ..crate::testing::turn_record(id) }
 }
 
 fn answered(id: &str, name: Option<&str>) -> TurnRecord {
@@ -68,7 +42,7 @@ async fn turns_are_begun_settled_rated_and_found() {
     let folder = tempfile::tempdir().unwrap();
     let store = store(folder.path());
     for id in ["a1", "a2", "a3"] {
-        store.begin(&record(id, Some("s"))).await.unwrap();
+        store.begin(&record(id, Some("s")), &Amounts::ZERO).await.unwrap();
         store.settle(&answered(id, Some("s")), None).await.unwrap();
     }
     let a2 = TurnId::new("a2").unwrap();
@@ -87,10 +61,10 @@ async fn turns_are_begun_settled_rated_and_found() {
 async fn a_turn_cut_off_is_unfinished_at_the_next_start() {
     let folder = tempfile::tempdir().unwrap();
     let first = store(folder.path());
-    first.begin(&record("a1", Some("s"))).await.unwrap();
+    first.begin(&record("a1", Some("s")), &Amounts::ZERO).await.unwrap();
     first.settle(&answered("a2", Some("s")), Some(exchange("s", "hello", 10))).await.unwrap();
     drop(first);
-    let Opened { store, notices } = Store::open(&folder.path().join("state/tether.db")).unwrap();
+    let Opened { store, notices, .. } = Store::open(&folder.path().join("state/tether.db")).unwrap();
     assert!(notices[0].contains("1 turns were cut off"), "{notices:?}");
     let turn = store.turn(TurnId::new("a1").unwrap()).await.unwrap().unwrap();
     assert_eq!(turn.outcome, Outcome::Unfinished);
@@ -136,9 +110,9 @@ async fn a_damaged_database_is_set_aside() {
         *byte ^= 0x5a;
     }
     std::fs::write(&path, &bytes).unwrap();
-    let Opened { store, notices } = Store::open(&path).unwrap();
+    let Opened { store, notices, .. } = Store::open(&path).unwrap();
     assert!(notices[0].contains("set aside as"), "{notices:?}");
-    store.begin(&record("a1", None)).await.unwrap();
+    store.begin(&record("a1", None), &Amounts::ZERO).await.unwrap();
     let aside = std::fs::read_dir(folder.path().join("state"))
         .unwrap()
         .filter(|entry| entry.as_ref().unwrap().file_name().to_string_lossy().contains("damaged"));
@@ -156,7 +130,7 @@ async fn a_truncated_database_is_set_aside() {
     drop(first);
     let bytes = std::fs::read(&path).unwrap();
     std::fs::write(&path, &bytes[..bytes.len() / 2]).unwrap();
-    let Opened { store, notices } = Store::open(&path).unwrap();
+    let Opened { store, notices, .. } = Store::open(&path).unwrap();
     assert!(notices.iter().any(|notice| notice.contains("set aside")), "{notices:?}");
     assert_eq!(store.turn_count().await.unwrap(), 0);
 }
@@ -180,4 +154,201 @@ fn the_file_is_private() {
     let _store = store(folder.path());
     let mode = |name: &str| std::fs::metadata(folder.path().join(name)).unwrap().permissions().mode() & 0o777;
     assert_eq!((mode("state"), mode("state/tether.db")), (0o700, 0o600));
+}
+
+fn charge(spent: u64, unknown: u64) -> Charge {
+    Charge { name: "usd_per_day".parse().unwrap(), generation: 2, start_ms: 86_400_000, spent, unknown }
+}
+
+fn with_charge(spent: u64) -> Settling {
+    Settling { charges: vec![charge(spent, 0)], ..Settling::default() }
+}
+
+fn spent(budgets: &SavedBudgets) -> Spending {
+    budgets.spending[&"usd_per_day".parse().unwrap()]
+}
+
+#[tokio::test]
+async fn a_turn_is_charged_once_and_a_cut_off_one_with_what_it_reserved() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("state/tether.db");
+    let first = store(folder.path());
+    let window = Spending { generation: 2, start_ms: 86_400_000, spent: 0, unknown: 0, turns: 0 };
+    first.open_windows(vec![("usd_per_day".parse().unwrap(), window)]);
+    let reserved = Amounts([500, 0, 0, 0]);
+    for id in ["a1", "a2", "a3"] {
+        first.begin(&record(id, None), &reserved).await.unwrap();
+    }
+    // Settled twice, counted once.
+    first.settle(&answered("a1", None), with_charge(70)).await.unwrap();
+    first.settle(&answered("a1", None), with_charge(70)).await.unwrap();
+    // Never begun, as after a disk that was full: settled all the same.
+    first.settle(&answered("a4", None), with_charge(30)).await.unwrap();
+    first.reserve(TurnId::new("a2").unwrap(), &Amounts([800, 0, 0, 0])).await.unwrap();
+    drop(first);
+    let Opened { budgets, notices, .. } = Store::open(&path).unwrap();
+    assert!(notices[0].contains("2 turns were cut off"), "{notices:?}");
+    let expected = Spending { generation: 2, start_ms: 86_400_000, spent: 100 + 1_300, unknown: 1_300, turns: 4 };
+    assert_eq!(spent(&budgets), expected);
+    // Once more: they are not open any longer.
+    assert_eq!(spent(&Store::open(&path).unwrap().budgets), expected);
+}
+
+#[tokio::test]
+async fn a_database_of_the_first_version_is_taken_over() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tether.db");
+    let old = Connection::open(&path).unwrap();
+    old.execute_batch(schema::SCHEMA_1).unwrap();
+    old.pragma_update(None, "user_version", 1).unwrap();
+    let mut json = serde_json::to_value(TurnRecord {
+        route: Route::Cloud,
+        measured: Cost { cost_usd: Some(0.000_123), uplink_bytes: Some(4_321), ..Cost::default() },
+        ..answered("a1", Some("s"))
+    })
+    .unwrap();
+    // The first version knew none of these.
+    for new in ["predicted_costs", "probabilities", "budget_remaining", "reserved"] {
+        json.as_object_mut().unwrap().remove(new).unwrap();
+    }
+    let insert = "INSERT INTO turns VALUES (?1, 's', ?2, ?3, ?4)";
+    old.execute(insert, rusqlite::params!["a1", 0, 0.5, json.to_string()]).unwrap();
+    old.execute(insert, rusqlite::params!["a2", 1, None::<f64>, serde_json::to_string(&record("a2", None)).unwrap()])
+        .unwrap();
+    old.execute("INSERT INTO sessions VALUES ('s', 1, 10)", []).unwrap();
+    old.execute("INSERT INTO messages VALUES ('s', 1, 'user', 'hello', 0)", []).unwrap();
+    drop(old);
+    let Opened { store, budgets, notices } = Store::open(&path).unwrap();
+    assert_eq!(notices.len(), 1, "one turn was cut off: {notices:?}");
+    assert!(budgets.spending.is_empty());
+    let turn = store.turn(TurnId::new("a1").unwrap()).await.unwrap().unwrap();
+    assert_eq!((turn.rating, turn.route, turn.predicted_costs.len()), (Some(0.5), Route::Cloud, 0));
+    assert_eq!(store.turn_count().await.unwrap(), 2);
+    assert_eq!(texts(&store, "s", 11).await, ["hello"]);
+    let totals = store.totals(0).await.unwrap();
+    assert_eq!((totals[1].cloud, totals[1].usd, totals[1].uplink_bytes), (true, 0.000_123, 4_321));
+    assert_eq!(totals[1].unknown, 1, "its energy is not known");
+    drop(store);
+    assert!(Store::open(&path).unwrap().notices.is_empty());
+}
+
+#[tokio::test]
+async fn what_a_full_disk_keeps_out_is_written_when_there_is_room() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = store(folder.path());
+    let pages = |pages: i64| {
+        store.call(move |db| {
+            let pages = if pages == 0 { db.query_row("PRAGMA page_count", [], |row| row.get(0))? } else { pages };
+            Ok(db.query_row(&format!("PRAGMA max_page_count = {pages}"), [], |_| Ok(()))?)
+        })
+    };
+    pages(0).await.unwrap();
+    let mut refused = 0;
+    for turn in 0..200 {
+        let id = format!("b{turn:03}");
+        let begun = store.begin(&record(&id, None), &Amounts([10, 0, 0, 0])).await;
+        let update = exchange("s", &format!("{turn}"), 10);
+        let settling = Settling { update: Some(update), ..with_charge(7) };
+        refused += u32::from(store.settle(&answered(&id, Some("s")), settling).await.is_err() || begun.is_err());
+    }
+    assert!(refused > 50, "the disk was never full: {refused}");
+    assert!(store.retry().await.is_err());
+    pages(1 << 30).await.unwrap();
+    store.retry().await.unwrap();
+    assert_eq!(store.turn_count().await.unwrap(), 200);
+    assert_eq!(texts(&store, "s", 11).await, ["198", "yes", "199", "yes"], "in their order");
+    drop(store);
+    let budgets = Store::open(&folder.path().join("state/tether.db")).unwrap().budgets;
+    assert_eq!((spent(&budgets).spent, spent(&budgets).turns), (1_400, 200));
+}
+
+#[tokio::test]
+async fn a_locked_database_delays_once_and_loses_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = store(folder.path());
+    let other = Connection::open(folder.path().join("state/tether.db")).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let begun = std::time::Instant::now();
+    for id in ["a1", "a2", "a3", "a4"] {
+        assert!(store.begin(&record(id, None), &Amounts::ZERO).await.is_err());
+        assert!(store.settle(&answered(id, None), with_charge(1)).await.is_err());
+    }
+    assert!(begun.elapsed() < std::time::Duration::from_millis(2_500), "{:?}", begun.elapsed());
+    other.execute_batch("COMMIT").unwrap();
+    store.settle(&answered("a5", None), with_charge(1)).await.unwrap();
+    assert_eq!(store.turns(9, None, None).await.unwrap().len(), 5);
+}
+
+#[tokio::test]
+async fn the_oldest_turns_go_first_at_each_limit() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tether.db");
+    let now = crate::daemon::unix_ms();
+    let at = |id: &str, age_ms: i64| TurnRecord { started_unix_ms: now - age_ms, ..answered(id, None) };
+    let limits = Limits { max_turns: 5, max_age_ms: 1_000_000, max_bytes: u64::MAX };
+    let store = Store::open_with(&path, limits).unwrap().store;
+    store.begin(&TurnRecord { started_unix_ms: now, ..record("a0", None) }, &Amounts::ZERO).await.unwrap();
+    for turn in 1..=600 {
+        let content = Content { question: "q".into(), ..Content::default() };
+        let settling = Settling { content: Some(content), ..Settling::default() };
+        store.settle(&at(&format!("b{turn:03}"), 1_000), settling).await.unwrap();
+    }
+    let kept = store.turn_count().await.unwrap();
+    assert!((5..5 + 256).contains(&kept), "{kept}");
+    assert!(store.turn(TurnId::new("a0").unwrap()).await.unwrap().is_some(), "a turn under way stays");
+    assert!(store.turn(TurnId::new("b001").unwrap()).await.unwrap().is_none());
+    assert!(store.content(TurnId::new("b001").unwrap()).await.unwrap().is_none());
+    assert!(store.content(TurnId::new("b600").unwrap()).await.unwrap().is_some());
+    drop(store);
+
+    // By age: three of these are too old.
+    let path = folder.path().join("aged.db");
+    let store = Store::open(&path).unwrap().store;
+    for (turn, age_ms) in [3_000_000, 2_000_000, 1_000_001, 999_000, 0].into_iter().enumerate() {
+        store.settle(&at(&format!("c{turn}"), age_ms), None).await.unwrap();
+    }
+    drop(store);
+    let store = Store::open_with(&path, Limits { max_turns: u64::MAX, ..limits }).unwrap().store;
+    store.settle(&at("c9", 0), None).await.unwrap();
+    let ids: Vec<String> =
+        store.turns(9, None, None).await.unwrap().iter().map(|turn| turn.turn_id.to_string()).collect();
+    assert_eq!(ids, ["c9", "c4", "c3"]);
+    drop(store);
+
+    // By size.
+    let path = folder.path().join("large.db");
+    let limits = Limits { max_turns: u64::MAX, max_age_ms: i64::MAX, max_bytes: 1 << 20 };
+    let store = Store::open_with(&path, limits).unwrap().store;
+    for turn in 0..3_000 {
+        store.settle(&at(&format!("d{turn:04}"), 0), None).await.unwrap();
+    }
+    let used = store
+        .call(|db| {
+            Ok(db.query_row(
+                "SELECT (SELECT * FROM pragma_page_count) - (SELECT * FROM pragma_freelist_count)",
+                [],
+                |row| row.get::<_, i64>(0),
+            )?)
+        })
+        .await
+        .unwrap()
+        * 4_096;
+    assert!(used < 2 << 20, "{used}");
+    assert!(store.turn(TurnId::new("d2999").unwrap()).await.unwrap().is_some());
+}
+
+#[tokio::test]
+async fn content_is_kept_and_given_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = store(folder.path());
+    let content = Content {
+        question: "what?".into(),
+        answer: "that".into(),
+        images: vec![("front".into(), bytes::Bytes::from_static(b"jpeg"))],
+    };
+    let settling = Settling { content: Some(content.clone()), ..Settling::default() };
+    store.settle(&answered("a1", None), settling).await.unwrap();
+    store.settle(&answered("a2", None), None).await.unwrap();
+    assert_eq!(store.content(TurnId::new("a1").unwrap()).await.unwrap(), Some(content));
+    assert_eq!(store.content(TurnId::new("a2").unwrap()).await.unwrap(), None);
 }

@@ -1,42 +1,10 @@
-//! The ledger: one record a turn, begun before execution, settled after, rated later.
+//! The ledger: one record a turn, found by its id, its dialogue or its age, and rated.
 
-use super::sessions::{SessionUpdate, append};
 use super::{Failure, Store, StoreError};
-use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
+use rusqlite::{Connection, OptionalExtension, Row, params};
 use tether_protocol::{SessionId, TurnId, TurnRecord};
 
 impl Store {
-    /// Writes a turn down before it is executed. Until it is settled it counts as open.
-    ///
-    /// # Errors
-    /// The database cannot be written.
-    pub async fn begin(&self, record: &TurnRecord) -> Result<(), StoreError> {
-        let (id, session, json) = columns(record).map_err(|failure| self.explain(failure))?;
-        self.call(move |db| {
-            let insert = "INSERT INTO turns (id, session, open, record) VALUES (?1, ?2, 1, ?3)";
-            db.prepare_cached(insert)?.execute(params![id, session, json])?;
-            Ok(())
-        })
-        .await
-    }
-
-    /// Writes down how a turn ended, and what its dialogue remembers, in one transaction.
-    ///
-    /// # Errors
-    /// The database cannot be written.
-    pub async fn settle(&self, record: &TurnRecord, update: Option<SessionUpdate>) -> Result<(), StoreError> {
-        let columns = columns(record).map_err(|failure| self.explain(failure))?;
-        self.call(move |db| settle(db, &columns, update.as_ref())).await
-    }
-
-    /// As [`settle`](Self::settle), from where nothing can wait, such as a drop. A failure is logged.
-    pub fn settle_later(&self, record: &TurnRecord, update: Option<SessionUpdate>) {
-        match columns(record) {
-            Ok(columns) => self.post(move |db| settle(db, &columns, update.as_ref())),
-            Err(error) => tracing::error!(%error, "a turn could not be recorded"),
-        }
-    }
-
     /// Joins a rating to its turn. Returns the rating that it replaced; `None` for an unknown turn.
     ///
     /// # Errors
@@ -59,7 +27,7 @@ impl Store {
     /// The database cannot be read.
     pub async fn turn(&self, turn: TurnId) -> Result<Option<TurnRecord>, StoreError> {
         self.call(move |db| {
-            let select = "SELECT record, rating FROM turns WHERE id = ?1";
+            let select = "SELECT record, rating FROM turns JOIN records USING (id) WHERE id = ?1";
             let found = db.query_row(select, [turn.as_str()], raw).optional()?;
             found.map(record).transpose()
         })
@@ -80,8 +48,13 @@ impl Store {
             // Ids are UUIDs of version 7, lower case: they sort by time, and "~" sorts after all of them.
             let before = before.as_ref().map_or("~", TurnId::as_str);
             let select = match session {
-                None => "SELECT record, rating FROM turns WHERE id < ?1 ORDER BY id DESC LIMIT ?2",
-                Some(_) => "SELECT record, rating FROM turns WHERE id < ?1 AND session = ?3 ORDER BY id DESC LIMIT ?2",
+                None => {
+                    "SELECT record, rating FROM turns JOIN records USING (id) WHERE id < ?1 ORDER BY id DESC LIMIT ?2"
+                }
+                Some(_) => {
+                    "SELECT record, rating FROM turns JOIN records USING (id) WHERE id < ?1 AND session = ?3
+                     ORDER BY id DESC LIMIT ?2"
+                }
             };
             let mut query = db.prepare_cached(select)?;
             let rows = match &session {
@@ -100,37 +73,34 @@ impl Store {
     /// # Errors
     /// The database cannot be read.
     pub async fn turn_count(&self) -> Result<u64, StoreError> {
-        let count: i64 = self.call(|db| Ok(db.query_row("SELECT count(*) FROM turns", [], |row| row.get(0))?)).await?;
-        Ok(count.unsigned_abs())
+        self.at_desk(super::Desk::turn_count).await
+    }
+
+    /// Turns in the order in which they began, at most `limit`, after the turn `after`; for reading all, page by page.
+    ///
+    /// # Errors
+    /// The database cannot be read.
+    pub async fn turns_after(&self, limit: u32, after: Option<TurnId>) -> Result<Vec<TurnRecord>, StoreError> {
+        self.call(move |db| {
+            let after = after.as_ref().map_or("", TurnId::as_str);
+            let select =
+                "SELECT record, rating FROM turns JOIN records USING (id) WHERE id > ?1 AND open = 0 ORDER BY id LIMIT ?2";
+            let mut query = db.prepare_cached(select)?;
+            let rows = query.query_map(params![after, limit], raw)?.collect::<Result<Vec<_>, _>>()?;
+            rows.into_iter().map(record).collect()
+        })
+        .await
     }
 }
 
 /// The newest settled turns of a session, oldest first.
 pub(super) fn settled(db: &Connection, session: &SessionId, limit: usize) -> Result<Vec<TurnRecord>, Failure> {
-    let mut query = db
-        .prepare_cached("SELECT record, rating FROM turns WHERE session = ?1 AND open = 0 ORDER BY id DESC LIMIT ?2")?;
+    let mut query = db.prepare_cached(
+        "SELECT record, rating FROM turns JOIN records USING (id) WHERE session = ?1 AND open = 0
+             ORDER BY id DESC LIMIT ?2",
+    )?;
     let rows = query.query_map(params![session.as_str(), limit as i64], raw)?.collect::<Result<Vec<_>, _>>()?;
     rows.into_iter().rev().map(record).collect()
-}
-
-type Columns = (String, Option<String>, String);
-
-fn columns(record: &TurnRecord) -> Result<Columns, Failure> {
-    let session = record.session.as_ref().map(|session| session.as_str().to_owned());
-    Ok((record.turn_id.as_str().to_owned(), session, serde_json::to_string(record)?))
-}
-
-fn settle(db: &mut Connection, columns: &Columns, update: Option<&SessionUpdate>) -> Result<(), Failure> {
-    let (id, session, json) = columns;
-    let transaction: Transaction<'_> = db.transaction()?;
-    // Inserted if the begin failed, so that a disk that was full for a moment loses no finished turn.
-    let upsert = "INSERT INTO turns (id, session, open, record) VALUES (?1, ?2, 0, ?3)
-                  ON CONFLICT (id) DO UPDATE SET open = 0, record = excluded.record";
-    transaction.prepare_cached(upsert)?.execute(params![id, session, json])?;
-    if let Some(update) = update {
-        append(&transaction, update)?;
-    }
-    Ok(transaction.commit()?)
 }
 
 fn raw(row: &Row<'_>) -> rusqlite::Result<(String, Option<f64>)> {

@@ -1,8 +1,8 @@
 //! An answer under way whose head is true: its first token has come.
 
+use super::attempt::guarded;
 use super::open::OpenTurn;
 use crate::execute::{Finished, Running, Step};
-use std::collections::BTreeMap;
 use std::time::Instant;
 use tether_protocol::Route;
 use tether_protocol::api::{ApiError, TetherAnswer, TetherCosts, UsageBody};
@@ -86,9 +86,9 @@ impl Answer {
         }
         let step = match self.first.take() {
             Some(step) => step,
-            None => match tokio::time::timeout_at(self.turn.deadline.into(), self.running.next()).await {
+            None => match self.within_deadline().await {
                 Ok(step) => step,
-                Err(_) => Step::Failed(self.turn.late()),
+                Err(()) => Step::Failed(self.turn.late()),
             },
         };
         Some(match step {
@@ -107,6 +107,12 @@ impl Answer {
         })
     }
 
+    async fn within_deadline(&mut self) -> Result<Step, ()> {
+        let guard = self.turn.held.guard;
+        let next = guarded(&mut self.running, &guard);
+        tokio::time::timeout_at(self.turn.deadline.into(), next).await.map_err(drop)
+    }
+
     fn clock(&mut self) {
         let now = Instant::now();
         if !self.turn.text.is_empty() {
@@ -119,14 +125,14 @@ impl Answer {
         let Finished { finish_reason, usage, usage_estimated, cost_usd, dropped_messages, queue_ms } = finished;
         self.measure();
         self.ended = true;
+        // A cloud that failed half-way may charge for it; nobody told us.
+        let nothing_before = self.turn.held.nothing_before();
         let record = &mut self.turn.record;
         record.model = Some(self.running.model().to_owned());
         record.usage = usage;
         record.usage_estimated = usage_estimated;
         record.dropped_messages = dropped_messages;
         record.timings.queue_ms = queue_ms;
-        // A cloud that failed half-way may charge for it; nobody told us.
-        let nothing_before = record.route == Route::Cloud || self.turn.sent == Some((0, 0));
         record.measured.cost_usd = cost_usd.filter(|_| nothing_before);
         self.turn.settle(Outcome::Answered { finish_reason }).await;
         let tether = TetherAnswer { costs: Some(self.costs()), ..self.head() };
@@ -153,7 +159,16 @@ impl Answer {
             usage_estimated: record.usage_estimated,
             dropped_messages: record.dropped_messages,
             dropped_images: self.turn.dropped_images,
-            budget_remaining: BTreeMap::new(),
+            budget_remaining: self.turn.daemon.budgets().remaining(),
+        }
+    }
+}
+
+impl Drop for Answer {
+    /// Whoever went away leaves a turn whose bytes are known.
+    fn drop(&mut self) {
+        if !self.ended {
+            self.measure();
         }
     }
 }

@@ -5,13 +5,17 @@ use super::inputs::TurnViews;
 use super::open::{OpenTurn, turn_id};
 use super::routing::Routing;
 use super::{Answer, deadline_exceeded};
+use crate::budget::Guard;
+use crate::budget::guard::GUARD_INTERVAL;
 use crate::config::SessionSettings;
 use crate::daemon::{Daemon, Live};
 use crate::dialogue::DialogueMessage;
 use crate::execute::{CloudInputs, CloudRun, LocalPrompt, Running, Step, api_error};
 use crate::prompt;
+use crate::store::Content;
 use std::time::{Duration, Instant};
 use tether_models::{ModelError, OnContextFull, Prepared};
+use tether_policies::budget::Refused;
 use tether_policies::{Decision, Observation, Permitted};
 use tether_protocol::api::{ApiError, ChatTurn, RouteChoice};
 use tether_protocol::record::Outcome;
@@ -77,6 +81,19 @@ impl Plan {
         Ok(plan)
     }
 
+    /// What is kept of the turn where the ledger keeps content; the answer comes later.
+    pub(super) fn content(&self, observation: &Observation, action: Action) -> Content {
+        let attached = |view: &usize| observation.context.views[*view].attached;
+        let views = (0..observation.context.views.len()).filter(attached);
+        let shown = views.fold(observation.space.sent(action), |set, view| set.with(view));
+        let frames = self.views.chosen(shown).frames;
+        Content {
+            question: self.dialogue.newest_text().to_owned(),
+            answer: String::new(),
+            images: frames.into_iter().map(|frame| (frame.view.clone(), frame.bytes.clone())).collect(),
+        }
+    }
+
     fn local_prompt(&self, daemon: &Daemon, on_context_full: OnContextFull) -> LocalPrompt {
         let context_tokens = daemon.local().map_or(0, |model| model.context_tokens());
         LocalPrompt {
@@ -137,6 +154,11 @@ pub(super) async fn execute(
         (Ok((running, step)), _) => return Ok(Answer::new(turn, running, step)),
         (Err(error), None) => error,
         (Err(error), Some(action)) => {
+            if let Err(refused) = turn.reserve_other(action).await {
+                let error = beyond_budget(error, &refused);
+                turn.settle(Outcome::Failed { error: error.to_string() }).await;
+                return Err(error);
+            }
             turn.record.fallback = Some(error.object.message.clone());
             turn.daemon.metrics().fell_back(decision.action.route(), error.code());
             match attempt(&mut plan, &mut turn, live, observation, action, false).await {
@@ -168,6 +190,7 @@ async fn attempt(
 ) -> Result<(Running, Step), ApiError> {
     let route = action.route();
     turn.record.route = route;
+    turn.held.attempt(&turn.daemon, route);
     let daemon = turn.daemon.clone();
     let until = patience(plan, live, route, other_waits);
     let begun = match route {
@@ -175,23 +198,55 @@ async fn attempt(
             turn.private |= plan.views.private_sensors();
             plan.local(&daemon, live, &turn.client).await
         }
-        Route::Cloud => match within(until, plan.cloud(live, observation, action)).await {
-            Some(begun) => begun,
-            // It may have sent something by now; what is not known is told as sent.
-            None => {
-                turn.note_travelled(observation, action, None);
-                Err(slow())
+        Route::Cloud => {
+            let before = (turn.sent, turn.record.views.clone());
+            // Whoever goes away now may have sent something; what is not known is told as sent.
+            turn.note_travelled(observation, action, None);
+            let begun = within(until, plan.cloud(live, observation, action)).await;
+            if let Some(Err(_)) = begun {
+                (turn.sent, turn.record.views) = before;
             }
-        },
+            begun.unwrap_or_else(|| Err(slow()))
+        }
     };
-    let mut running = begun?;
-    let first = within(until, running.next()).await.unwrap_or_else(|| Step::Failed(slow()));
+    let mut running = match begun {
+        Ok(running) => running,
+        Err(error) => {
+            turn.held.failed(error.code(), turn.sent);
+            return Err(error);
+        }
+    };
+    let guard = turn.held.guard;
+    let first = within(until, guarded(&mut running, &guard)).await.unwrap_or_else(|| Step::Failed(slow()));
     if route == Route::Cloud {
         turn.note_travelled(observation, action, Some(running.bytes()));
     }
     match first {
-        Step::Failed(error) => Err(error),
+        Step::Failed(error) => {
+            turn.held.failed(error.code(), Some(running.bytes()));
+            Err(error)
+        }
         step => Ok((running, step)),
+    }
+}
+
+/// The next step, unless the turn has used up what was reserved for it.
+pub(super) async fn guarded(running: &mut Running, guard: &Guard) -> Step {
+    if !guard.is_needed() {
+        return running.next().await;
+    }
+    loop {
+        let step = tokio::time::timeout(GUARD_INTERVAL, running.next()).await;
+        // An end that has come is told, whatever it cost.
+        if let Ok(step @ (Step::Done(_) | Step::Failed(_))) = step {
+            return step;
+        }
+        if let Err(error) = guard.check(Instant::now(), running.bytes()) {
+            return Step::Failed(error);
+        }
+        if let Ok(step) = step {
+            return step;
+        }
     }
 }
 
@@ -224,7 +279,18 @@ fn both_failed(chosen: Route, first: ApiError, second: &ApiError) -> ApiError {
     error
 }
 
+fn beyond_budget(first: ApiError, refused: &Refused) -> ApiError {
+    let mut error = first;
+    error.object.message = format!("{}; the other side is beyond the budgets: {refused}", error.object.message);
+    error
+}
+
 impl OpenTurn {
+    async fn reserve_other(&mut self, action: Action) -> Result<(), Refused> {
+        let Self { daemon, held, record, .. } = self;
+        held.reserve_other(daemon, record, action).await
+    }
+
     /// What an attempt sent has left the device, even if the attempt fails then; `None`: how much is not known.
     fn note_travelled(&mut self, observation: &Observation, action: Action, bytes: Option<(u64, u64)>) {
         self.sent = bytes;

@@ -1,13 +1,15 @@
 //! A turn between its begin and its settlement. Dropping it settles it: as cancelled, or as late.
 
+use super::afford::{Afforded, as_cost};
 use super::attempt::Plan;
+use super::held::Held;
 use super::{Caller, new_turn_id};
 use crate::config::SessionSettings;
-use crate::daemon::{Daemon, unix_ms};
-use crate::store::{NewMessage, SessionUpdate};
+use crate::daemon::{Daemon, Live, unix_ms};
+use crate::store::{Content, NewMessage, SessionUpdate, Settling};
 use std::sync::Arc;
 use std::time::Instant;
-use tether_policies::{Decision, Observation, Permitted};
+use tether_policies::{Candidate, Decision, Observation};
 use tether_protocol::api::ChatTurn;
 use tether_protocol::record::{Outcome, Timings, Usage};
 use tether_protocol::wire::Role;
@@ -16,6 +18,10 @@ use tokio::sync::{OwnedMutexGuard, OwnedSemaphorePermit};
 
 pub(super) struct OpenTurn {
     pub daemon: Arc<Daemon>,
+    pub live: Arc<Live>,
+    /// What is held back from the budgets, and what the turn draws.
+    pub held: Held,
+    content: Option<Content>,
     pub record: TurnRecord,
     pub arrived: Instant,
     pub deadline: Instant,
@@ -45,14 +51,16 @@ impl OpenTurn {
     #[expect(clippy::too_many_arguments, reason = "the record joins what every stage before it found")]
     pub(super) async fn begin(
         daemon: &Arc<Daemon>,
+        live: &Arc<Live>,
         caller: Caller,
         request: &ChatTurn,
         plan: &Plan,
-        permitted: &Permitted,
-        decision: &Decision,
+        afforded: Afforded,
         observation: &Observation,
         decision_us: u64,
     ) -> Self {
+        let Afforded { decision, permitted, reservation, amounts, remaining, battery_percent } = afforded;
+        let candidates = permitted.candidates();
         let record = TurnRecord {
             turn_id: plan.turn_id.clone(),
             session: request.session.clone(),
@@ -61,13 +69,17 @@ impl OpenTurn {
             task: request.task.clone(),
             local_only: plan.local_only,
             context: observation.context.clone(),
-            permitted: permitted.candidates().iter().map(|candidate| candidate.action).collect(),
+            permitted: candidates.iter().map(|candidate| candidate.action).collect(),
             action: decision.action,
             policy: plan.policy.clone(),
             reason: decision.reason.clone(),
             propensity: decision.propensity,
+            probabilities: probabilities(&decision, candidates),
             values: decision.values.clone(),
             predicted: permitted.get(decision.action).map(|candidate| candidate.predicted).unwrap_or_default(),
+            predicted_costs: candidates.iter().map(|candidate| candidate.predicted).collect(),
+            budget_remaining: remaining,
+            reserved: reservation.as_ref().map(|reservation| as_cost(reservation.amounts())),
             route: decision.action.route(),
             views: Vec::new(),
             model: None,
@@ -81,7 +93,8 @@ impl OpenTurn {
             outcome: Outcome::Unfinished,
             rating: None,
         };
-        daemon.ledger_result(daemon.store().begin(&record).await);
+        let held = Held::begin(daemon, reservation, amounts, battery_percent);
+        held.write_begin(daemon, &record).await;
         let memory = request.session.clone().map(|session| PendingMemory {
             session,
             messages: plan.dialogue.new_messages.clone(),
@@ -89,6 +102,9 @@ impl OpenTurn {
         });
         Self {
             daemon: daemon.clone(),
+            live: live.clone(),
+            content: live.settings.ledger.content.then(|| plan.content(observation, decision.action)),
+            held,
             record,
             arrived: caller.arrived,
             deadline: plan.deadline,
@@ -111,12 +127,12 @@ impl OpenTurn {
 
     /// Settles the turn and what its session remembers. Returns after the database has it.
     pub(super) async fn settle(&mut self, outcome: Outcome) {
-        let update = self.close(outcome);
-        let settled = self.daemon.store().settle(&self.record, update).await;
+        let settling = self.close(outcome);
+        let settled = self.daemon.store().settle(&self.record, settling).await;
         self.daemon.ledger_result(settled);
     }
 
-    fn close(&mut self, outcome: Outcome) -> Option<SessionUpdate> {
+    fn close(&mut self, outcome: Outcome) -> Settling {
         self.settled = true;
         self.record.timings.total_ms = Some(self.elapsed_ms());
         self.record.measured.latency_ms = self.record.timings.total_ms;
@@ -127,9 +143,16 @@ impl OpenTurn {
             Outcome::Failed { .. } | Outcome::Unfinished => false,
         };
         self.record.outcome = outcome;
+        if self.record.measured.uplink_bytes.is_none() {
+            self.record.measured.uplink_bytes = self.sent.map(|(up, _)| up);
+            self.record.measured.downlink_bytes = self.sent.map(|(_, down)| down);
+        }
+        let charges = self.held.settle(&self.daemon, &self.live, &mut self.record);
         self.tell();
         self.daemon.metrics().settled(&self.record);
-        self.memory.take().filter(|_| remembered).map(|memory| self.update(memory))
+        let content = self.content.take().map(|content| Content { answer: self.text.clone(), ..content });
+        let update = self.memory.take().filter(|_| remembered).map(|memory| self.update(memory));
+        Settling { update, charges, content }
     }
 
     fn update(&mut self, memory: PendingMemory) -> SessionUpdate {
@@ -190,9 +213,15 @@ impl Drop for OpenTurn {
         } else {
             Outcome::Cancelled
         };
-        let update = self.close(outcome);
-        self.daemon.store().settle_later(&self.record, update);
+        let settling = self.close(outcome);
+        self.daemon.store().settle_later(&self.record, settling);
     }
+}
+
+/// Of each permitted action: the policy's own, or those of a choice without chance.
+fn probabilities(decision: &Decision, candidates: &[Candidate]) -> Option<Vec<f64>> {
+    let certain = |candidate: &Candidate| if candidate.action == decision.action { 1.0 } else { 0.0 };
+    (decision.propensity == 1.0).then(|| candidates.iter().map(certain).collect())
 }
 
 /// A name for the next turn.

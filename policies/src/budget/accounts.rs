@@ -24,6 +24,11 @@ impl Reservation {
     pub fn amounts(&self) -> &Amounts {
         &self.amounts
     }
+
+    /// Another reservation of the same turn, settled with this one.
+    pub fn join(&mut self, other: Reservation) {
+        self.amounts.plus(&other.amounts);
+    }
 }
 
 /// What a settlement adds to one budget, to be written down.

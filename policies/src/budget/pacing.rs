@@ -47,6 +47,11 @@ impl Account {
     }
 }
 
+/// What a turn of typical cost should be worth, in rewards, when spending is so far ahead of its line.
+pub fn level(lead: f64) -> f64 {
+    (lead / PRICE_STEP).clamp(-MAX_STEPS, MAX_STEPS).exp()
+}
+
 /// The shadow price of one budget.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Price {
@@ -84,8 +89,7 @@ impl Accounts {
             let lead = account.lead(now_ms, self.reserved()[resource])?;
             let spending = account.spending;
             let typical = resource.value(spending.spent) / (spending.turns as f64).max(1.0);
-            let level = (lead / PRICE_STEP).clamp(-MAX_STEPS, MAX_STEPS).exp();
-            (typical > 0.0).then_some(Price { resource, level, typical })
+            (typical > 0.0).then_some(Price { resource, level: level(lead), typical })
         };
         Prices(self.accounts().iter().filter_map(price).collect())
     }

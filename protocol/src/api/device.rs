@@ -1,5 +1,6 @@
 //! Everything beside the answers: models, feedback, pushed views, status, turns.
 
+use super::budget::BudgetStatus;
 use crate::context::{Link, Load};
 use crate::id::ViewName;
 use crate::reading::Reading;
@@ -129,6 +130,9 @@ pub struct Status {
     pub turns: u64,
     /// Turns being answered now.
     pub active_turns: u32,
+    /// `GET /v1/budgets` says more.
+    #[serde(default)]
+    pub budgets: Vec<BudgetStatus>,
     /// What went wrong without ending the daemon, such as a ledger that cannot be written.
     pub problems: Vec<String>,
 }

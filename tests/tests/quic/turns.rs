@@ -28,6 +28,10 @@ async fn a_turn_with_images_arrives_whole_and_is_counted() {
     assert!(request.contains(&bytes.uplink_bytes()), "{} bytes up", bytes.uplink_bytes());
     let downlink: usize = expected.iter().map(|event| Frame::Event(event.clone()).encode().unwrap().len()).sum();
     assert_eq!(bytes.downlink_bytes(), downlink as u64);
+    // Its datagrams: headers above the streams' bytes, and acknowledgements on the way down.
+    let (up, down) = bytes.travelled();
+    assert!((304_000..360_000).contains(&up), "{up} bytes of datagrams up");
+    assert!(down > downlink as u64 + 500, "{down} bytes of datagrams down");
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@ use crate::cloud::CloudError;
 use futures::stream::{FuturesUnordered, StreamExt};
 use quinn::{Connection, Endpoint, IdleTimeout, TransportConfig, VarInt};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tether_protocol::wire::{Frame, Hello, StreamKind, Token, TurnEvent, close};
 use tokio::time::{sleep, timeout};
@@ -105,7 +105,8 @@ impl Dialer {
             Ok(Some(Frame::Welcome(welcome))) => {
                 tracing::info!(address = %self.address, gateway = %welcome.software, client = %welcome.client, "cloud connected");
                 let (control, stream) = Control::new(send, reader);
-                Ok((Arc::new(Channel { connection, max_turn_bytes: welcome.max_turn_bytes, control }), stream))
+                let max_turn_bytes = welcome.max_turn_bytes;
+                Ok((Arc::new(Channel { connection, max_turn_bytes, control, shares: Mutex::default() }), stream))
             }
             Ok(Some(Frame::Event(TurnEvent::Error(error)))) => Err(Failure::Refused(error)),
             other => {

@@ -8,17 +8,19 @@ use bytes::Bytes;
 use futures::future::try_join_all;
 use quinn::{Connection, RecvStream, SendStream, VarInt, WriteError};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tether_protocol::TurnId;
 use tether_protocol::wire::{ErrorCode, Frame, ImageStart, StreamKind, TurnEvent, TurnRequest, WireError, close};
 use tokio::sync::mpsc;
-use tokio::time::sleep_until;
+use tokio::time::{MissedTickBehavior, sleep_until};
 
 /// A turn's bidirectional stream.
 pub(super) type Streams = (SendStream, RecvStream);
 
 /// One write to a stream; small, so that bytes are counted about when they leave.
 const WRITE_BYTES: usize = 16 * 1024;
+/// How stale a turn's count of its datagrams may be while it runs: a guard looks about as often.
+const DIVIDE_INTERVAL: Duration = Duration::from_millis(50);
 
 /// A turn whose stream is open.
 pub(super) struct Exchange {
@@ -63,6 +65,7 @@ impl Exchange {
     pub(super) async fn run(self, events: mpsc::Sender<TurnEvent>) {
         let Self { channel, turn_id, request, images, deadline, up, mut down, bytes } = self;
         let _watch = channel.control.watch();
+        let _share = Share::begin(&channel, &bytes);
         let upload = async {
             // Together, not one after the other: the streams' priorities order them on the wire.
             let uploads = upload_images(&channel.connection, &turn_id, &images, &bytes);
@@ -77,12 +80,44 @@ impl Exchange {
                 let _ = events.try_send(TurnEvent::Error(late));
                 false
             }
-            () = transfer(upload, download(&mut down, &events)) => true,
+            () = transfer(upload, download(&mut down, &events, &channel)) => true,
+            () = divide(&channel) => true,
         };
         if !finished {
             let _ = down.stream.stop(VarInt::from_u32(close::CANCELLED));
         }
         // Here `up` and the images' streams are dropped, and reset where they are not complete.
+    }
+}
+
+/// A turn's part in the connection's datagrams, for as long as it is held.
+struct Share<'a> {
+    channel: &'a Channel,
+    bytes: &'a Arc<ByteCount>,
+}
+
+impl<'a> Share<'a> {
+    fn begin(channel: &'a Channel, bytes: &'a Arc<ByteCount>) -> Self {
+        let (mut shares, counters) = channel.shares();
+        shares.begin(counters, bytes.clone());
+        Self { channel, bytes }
+    }
+}
+
+impl Drop for Share<'_> {
+    fn drop(&mut self) {
+        let (mut shares, counters) = self.channel.shares();
+        shares.end(counters, self.bytes);
+    }
+}
+
+/// Keeps the shares of the turn up to date while it runs; never ends.
+async fn divide(channel: &Channel) {
+    let mut ticks = tokio::time::interval(DIVIDE_INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        channel.divide();
     }
 }
 
@@ -102,7 +137,7 @@ async fn transfer<U>(upload: impl Future<Output = Result<U, WriteError>>, downlo
 }
 
 /// Passes events on until the last one. A broken connection ends without one.
-async fn download(down: &mut FrameReader, events: &mpsc::Sender<TurnEvent>) {
+async fn download(down: &mut FrameReader, events: &mpsc::Sender<TurnEvent>, channel: &Channel) {
     loop {
         let event = match down.next().await {
             Ok(Some(Frame::Event(event))) => event,
@@ -116,6 +151,10 @@ async fn download(down: &mut FrameReader, events: &mpsc::Sender<TurnEvent>) {
             }
         };
         let last = matches!(event, TurnEvent::Done(_) | TurnEvent::Error(_));
+        if last {
+            // Whoever reads it asks for the turn's bytes.
+            channel.divide();
+        }
         if events.send(event).await.is_err() || last {
             return;
         }

@@ -5,6 +5,7 @@ use super::control::Control;
 use super::dial::Dialer;
 use super::failure::Failure;
 use super::meter::Meter;
+use super::shares::{Counters, Shares};
 use quinn::{Connection, Endpoint};
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -29,6 +30,22 @@ pub(super) struct Channel {
     pub(super) connection: Connection,
     pub(super) max_turn_bytes: u64,
     pub(super) control: Control,
+    pub(super) shares: Mutex<Shares>,
+}
+
+impl Channel {
+    /// The turns' shares of the connection's datagrams, and quinn's counters now.
+    pub(super) fn shares(&self) -> (std::sync::MutexGuard<'_, Shares>, Counters) {
+        let shares = self.shares.lock().unwrap_or_else(PoisonError::into_inner);
+        // Read under the lock: the counters of later divisions are never smaller.
+        let stats = self.connection.stats();
+        (shares, (stats.udp_tx.bytes, stats.udp_rx.bytes))
+    }
+
+    pub(super) fn divide(&self) {
+        let (mut shares, counters) = self.shares();
+        shares.divide(counters);
+    }
 }
 
 #[derive(Debug, Clone)]

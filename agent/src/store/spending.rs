@@ -1,0 +1,143 @@
+//! What was spent of the budgets. A turn's charges are written in the transaction that settles it, so that neither can
+//! be there without the other.
+
+use super::{Failure, Store, StoreError};
+use rusqlite::{Connection, Transaction, params};
+use std::collections::BTreeMap;
+use tether_policies::budget::{BudgetName, Charge, Spending};
+
+/// What the database knows of the budgets.
+#[derive(Debug, Clone, Default)]
+pub struct SavedBudgets {
+    /// The newest window of each budget.
+    pub spending: BTreeMap<BudgetName, Spending>,
+    /// Caps that were set while running, in counts.
+    pub caps: BTreeMap<BudgetName, u64>,
+}
+
+impl Store {
+    /// Keeps a cap over restarts, or forgets it.
+    ///
+    /// # Errors
+    /// The database cannot be written.
+    pub async fn set_cap(&self, name: BudgetName, cap: Option<u64>) -> Result<(), StoreError> {
+        self.call(move |db| {
+            match cap {
+                Some(cap) => db.execute(
+                    "INSERT INTO caps VALUES (?1, ?2) ON CONFLICT DO UPDATE SET cap = excluded.cap",
+                    params![name.to_string(), signed(cap)],
+                )?,
+                None => db.execute("DELETE FROM caps WHERE budget = ?1", [name.to_string()])?,
+            };
+            Ok(())
+        })
+        .await
+    }
+
+    /// Writes down that a budget's window began anew, or what is known of one from elsewhere.
+    ///
+    /// # Errors
+    /// The database cannot be written.
+    pub async fn put_spending(&self, name: BudgetName, spending: Spending) -> Result<(), StoreError> {
+        self.call(move |db| {
+            let Spending { generation, start_ms, spent, unknown, turns } = spending;
+            let row =
+                params![name.to_string(), signed(generation), start_ms, signed(spent), signed(unknown), signed(turns)];
+            db.execute("INSERT OR REPLACE INTO spending VALUES (?1, ?2, ?3, ?4, ?5, ?6)", row)?;
+            Ok(())
+        })
+        .await
+    }
+}
+
+impl Store {
+    /// Makes sure that these windows have a row, so that what a crash leaves reserved has a place to be counted in.
+    /// Later writes come after it; a failure is logged.
+    pub fn open_windows(&self, windows: Vec<(BudgetName, Spending)>) {
+        self.post(move |desk| {
+            let insert = "INSERT OR IGNORE INTO spending VALUES (?1, ?2, ?3, 0, 0, 0)";
+            for (name, Spending { generation, start_ms, .. }) in windows {
+                let row = params![name.to_string(), signed(generation), start_ms];
+                desk.connection.prepare_cached(insert)?.execute(row)?;
+            }
+            Ok(())
+        });
+    }
+}
+
+pub(super) fn charge(db: &Transaction<'_>, charges: &[Charge]) -> Result<(), Failure> {
+    let mut add = db.prepare_cached(
+        "INSERT INTO spending VALUES (?1, ?2, ?3, ?4, ?5, 1) ON CONFLICT DO UPDATE
+         SET spent = spent + excluded.spent, unknown = unknown + excluded.unknown, turns = turns + 1",
+    )?;
+    for Charge { name, generation, start_ms, spent, unknown } in charges {
+        let row = params![name.to_string(), signed(*generation), start_ms, signed(*spent), signed(*unknown)];
+        add.execute(row)?;
+    }
+    Ok(())
+}
+
+/// Ends the turns that a stop cut off, and counts what they had reserved as spent. Returns how many there were.
+pub(super) fn cut_off(db: &mut Connection) -> rusqlite::Result<u64> {
+    let transaction = db.transaction()?;
+    let select = "SELECT count(*), coalesce(sum(usd), 0), coalesce(sum(energy), 0), coalesce(sum(uplink), 0),
+                  coalesce(sum(downlink), 0), count(nullif(usd, 0)), count(nullif(energy, 0)),
+                  count(nullif(uplink, 0)), count(nullif(downlink, 0)) FROM turns WHERE open = 1";
+    let (turns, sums): (i64, [(i64, i64); 4]) = transaction.query_row(select, [], |row| {
+        Ok((
+            row.get(0)?,
+            [
+                (row.get(1)?, row.get(5)?),
+                (row.get(2)?, row.get(6)?),
+                (row.get(3)?, row.get(7)?),
+                (row.get(4)?, row.get(8)?),
+            ],
+        ))
+    })?;
+    for name in BudgetName::all() {
+        let (reserved, spenders) = sums[name.resource as usize];
+        if reserved > 0 {
+            // The newest window is the one they were reserved in, or a later one of the same run.
+            let update = "UPDATE spending SET spent = spent + ?2, unknown = unknown + ?2, turns = turns + ?3
+                          WHERE budget = ?1 AND generation = (SELECT max(generation) FROM spending WHERE budget = ?1)";
+            transaction.execute(update, params![name.to_string(), reserved, spenders])?;
+        }
+    }
+    transaction.execute("UPDATE turns SET open = 0 WHERE open = 1", [])?;
+    transaction.commit()?;
+    Ok(turns.unsigned_abs())
+}
+
+pub(super) fn load(db: &Connection) -> rusqlite::Result<SavedBudgets> {
+    let mut saved = SavedBudgets::default();
+    // With one maximum in the query, SQLite takes the other columns from its row.
+    let mut query =
+        db.prepare("SELECT budget, max(generation), start_ms, spent, unknown, turns FROM spending GROUP BY budget")?;
+    let rows = query.query_map([], |row| {
+        let spending = Spending {
+            generation: row.get::<_, i64>(1)?.unsigned_abs(),
+            start_ms: row.get(2)?,
+            spent: row.get::<_, i64>(3)?.unsigned_abs(),
+            unknown: row.get::<_, i64>(4)?.unsigned_abs(),
+            turns: row.get::<_, i64>(5)?.unsigned_abs(),
+        };
+        Ok((row.get::<_, String>(0)?, spending))
+    })?;
+    for row in rows {
+        let (name, spending) = row?;
+        // A name that this version does not know is another version's.
+        saved.spending.extend(name.parse::<BudgetName>().map(|name| (name, spending)));
+    }
+    let mut query = db.prepare("SELECT budget, cap FROM caps")?;
+    let rows = query.query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, i64>(1)?.unsigned_abs())))?;
+    for row in rows {
+        let (name, cap) = row?;
+        saved.caps.extend(name.parse::<BudgetName>().map(|name| (name, cap)));
+    }
+    Ok(saved)
+}
+
+/// SQLite's integers are signed; what does not fit saturates, far above any cap.
+pub(super) fn signed(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}

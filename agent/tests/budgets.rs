@@ -1,0 +1,213 @@
+//! Budgets through the socket: caps under concurrency, refusals, pacing, restarts.
+
+use serde_json::{Value, json};
+use tether::testing::{Behaviour, Upstream, World};
+
+/// Three answer tokens at this price cost exactly 0.003 USD, which is also the most that `max_tokens = 3` may cost.
+const PRICES: &str = "usd_per_million_prompt_tokens = 0\nusd_per_million_completion_tokens = 1000\n";
+const TURN_USD: f64 = 0.003;
+const ALWAYS_CLOUD: &str = "[policy]\nname = \"always-cloud\"\n";
+const NO_MODEL: &str = "[model]\nname = \"none\"\n";
+
+async fn scene(folder: &std::path::Path, extra: &str) -> (Upstream, World) {
+    let upstream = Upstream::start(Behaviour::Answer).await.unwrap();
+    let world = World::start(folder, &format!("{extra}\n{}{PRICES}", upstream.config())).await.unwrap();
+    (upstream, world)
+}
+
+async fn ask(world: &World, route: &str) -> tether::testing::Reply {
+    world.ask("hello", json!({"max_tokens": 3, "tether": {"route": route}})).await.unwrap()
+}
+
+async fn budget(world: &World, name: &str) -> Value {
+    let list = world.get("/v1/budgets").await.unwrap().json();
+    list["budgets"].as_array().unwrap().iter().find(|budget| budget["name"] == name).unwrap().clone()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sixty_four_clients_against_a_cap_that_fits_ten_turns() {
+    let folder = tempfile::tempdir().unwrap();
+    let extra = format!("{ALWAYS_CLOUD}{NO_MODEL}[budgets]\nusd_per_day = 0.03\npacing = false\n");
+    let (upstream, world) = scene(folder.path(), &extra).await;
+    let world = std::sync::Arc::new(world);
+    let asking = (0..64).map(|_| {
+        let world = world.clone();
+        tokio::spawn(async move { ask(&world, "auto").await })
+    });
+    let mut answered = 0;
+    for reply in asking.collect::<Vec<_>>() {
+        let reply = reply.await.unwrap();
+        if reply.status == 200 {
+            answered += 1;
+            continue;
+        }
+        assert_eq!((reply.status, reply.code().as_str()), (429, "insufficient_quota"), "{}", reply.text());
+        assert_eq!(reply.json()["error"]["type"], "insufficient_quota");
+        let seconds: u64 = reply.headers["retry-after"].parse().unwrap();
+        assert!((1..=86_400).contains(&seconds), "{seconds}");
+        assert!(reply.text().contains("usd_per_day: 0.003 needed"), "{}", reply.text());
+    }
+    assert_eq!(answered, 10, "as many as the cap fits, and nobody was refused while one fitted");
+    assert_eq!(upstream.bodies().len(), 10, "what is refused never leaves");
+    let day = budget(&world, "usd_per_day").await;
+    assert_eq!(
+        (&day["spent"], &day["left"], &day["reserved"], &day["turns"]),
+        (&json!(0.03), &json!(0.0), &json!(0.0), &json!(10))
+    );
+    let metrics = world.get("/metrics").await.unwrap().text();
+    assert!(metrics.contains("tether_budget_spent_ratio{budget=\"usd_per_day\"} 1.0"), "{metrics}");
+}
+
+#[tokio::test]
+async fn what_is_beyond_a_budget_is_answered_here_and_the_answer_says_why() {
+    let folder = tempfile::tempdir().unwrap();
+    let extra = format!("{ALWAYS_CLOUD}[budgets]\nusd_per_mission = 0.007\npacing = false\n");
+    let (_upstream, world) = scene(folder.path(), &extra).await;
+    for left in [0.004, 0.001] {
+        let tether = ask(&world, "auto").await.json()["tether"].clone();
+        assert_eq!((&tether["route"], &tether["usd"]), (&json!("cloud"), &json!(TURN_USD)), "{tether}");
+        assert_eq!(tether["budget_remaining"]["usd_per_mission"], json!(left), "{tether}");
+    }
+    let reply = ask(&world, "auto").await.json();
+    let tether = &reply["tether"];
+    assert_eq!((&tether["route"], &tether["reason"]), (&json!("local"), &json!("over_budget")), "{tether}");
+    assert!(
+        tether["reason_detail"].as_str().unwrap().contains("usd_per_mission: 0.003 needed, 0.001 left"),
+        "{tether}"
+    );
+    let id = tether["turn_id"].as_str().unwrap();
+    let record = world.get(&format!("/v1/turns/{id}")).await.unwrap().json();
+    assert_eq!((&record["permitted"], &record["probabilities"]), (&json!([0]), &json!([1.0])), "{record}");
+    assert_eq!(record["budget_remaining"]["usd_per_mission"], json!(0.001));
+    // A mission ends when somebody says so: no time can be told.
+    let refused = ask(&world, "cloud").await;
+    assert_eq!((refused.status, refused.headers.get("retry-after")), (429, None), "{}", refused.text());
+    assert!(refused.text().contains("tether budget show, set, reset"), "{}", refused.text());
+
+    // A new mission, another cap, and back.
+    let reset = world.send("POST", "/v1/budgets/usd_per_mission/reset", "null").await.unwrap();
+    assert_eq!((reset.status, &reset.json()["budgets"][0]["spent"]), (200, &json!(0.0)), "{}", reset.text());
+    assert_eq!(ask(&world, "cloud").await.status, 200);
+    let set = world.send("PUT", "/v1/budgets/usd_per_mission", "{\"cap\":0.003}").await.unwrap().json();
+    assert_eq!((&set["budgets"][0]["left"], &set["budgets"][0]["source"]), (&json!(0.0), &json!("set")));
+    assert_eq!(ask(&world, "cloud").await.status, 429);
+    let unset = world.send("DELETE", "/v1/budgets/usd_per_mission", "").await.unwrap().json();
+    assert_eq!(unset["budgets"][0]["left"], json!(0.004));
+    let status = world.get("/v1/status").await.unwrap().json();
+    assert_eq!(status["budgets"][0]["name"], "usd_per_mission");
+}
+
+#[tokio::test]
+async fn wrong_names_and_caps_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_upstream, world) = scene(folder.path(), "").await;
+    let put = async |name: &str, body: &str| {
+        world.send("PUT", &format!("/v1/budgets/{name}"), body.to_owned()).await.unwrap()
+    };
+    let unknown = put("usd_per_week", "{\"cap\":1}").await;
+    assert_eq!((unknown.status, unknown.code().as_str()), (404, "unknown_budget"));
+    for bad in ["{\"cap\":-1}", "{\"cap\":1e300}", "{\"cap\":\"x\"}", "{\"limit\":1}", "{}", "cap"] {
+        assert_eq!(put("usd_per_day", bad).await.status, 400, "{bad}");
+    }
+    // Nothing here says what a turn's energy is.
+    let energy = put("energy_j_per_day", "{\"cap\":10}").await;
+    assert!(energy.status == 400 && energy.text().contains("energy.local_power_w"), "{}", energy.text());
+    let reset = world.send("POST", "/v1/budgets/usd_per_hour/reset", "null").await.unwrap();
+    assert_eq!((reset.status, reset.code().as_str()), (404, "unknown_budget"));
+    assert_eq!(put("uplink_bytes_per_hour", "{\"cap\":0}").await.status, 200, "nothing at all is a budget, too");
+    assert_eq!(ask(&world, "cloud").await.status, 429);
+    assert_eq!(ask(&world, "auto").await.status, 200);
+}
+
+#[tokio::test]
+async fn the_cheapest_action_answers_where_the_settings_say_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let extra = format!("{ALWAYS_CLOUD}{NO_MODEL}[budgets]\nusd_per_day = 0.001\non_exhausted = \"cheapest\"\n");
+    let (upstream, world) = scene(folder.path(), &extra).await;
+    let tether = ask(&world, "auto").await.json()["tether"].clone();
+    assert_eq!((&tether["route"], &tether["reason"]), (&json!("cloud"), &json!("budget_exhausted")), "{tether}");
+    assert_eq!(upstream.bodies().len(), 1);
+    assert_eq!(budget(&world, "usd_per_day").await["spent"], json!(TURN_USD), "what it cost is counted all the same");
+}
+
+#[tokio::test]
+async fn the_policy_is_paced_and_who_asks_for_the_cloud_is_not() {
+    let folder = tempfile::tempdir().unwrap();
+    // A turn is 0.3 % of the cap: one may be ahead of the line, two may not, and an hour later more could.
+    let extra = format!("{ALWAYS_CLOUD}[budgets]\nusd_per_mission = 1.0\nmission_h = 1000\n");
+    let (_upstream, world) = scene(folder.path(), &extra).await;
+    let reasons: Vec<String> = [
+        ask(&world, "auto").await.json()["tether"]["route"].to_string(),
+        ask(&world, "auto").await.json()["tether"]["reason"].to_string(),
+        ask(&world, "cloud").await.json()["tether"]["route"].to_string(),
+    ]
+    .into();
+    assert_eq!(reasons, ["\"cloud\"", "\"over_pace\"", "\"cloud\""]);
+    let mission = budget(&world, "usd_per_mission").await;
+    assert!(mission["line"].as_f64().unwrap() < 0.001 && mission["price"].as_f64().unwrap() > 50.0, "{mission}");
+}
+
+#[tokio::test]
+async fn a_restart_forgets_nothing_and_a_reader_who_leaves_is_charged_what_was_reserved() {
+    let folder = tempfile::tempdir().unwrap();
+    let upstream = Upstream::start(Behaviour::Answer).await.unwrap();
+    let extra = format!(
+        "{ALWAYS_CLOUD}{NO_MODEL}[ledger]\npath = \"t.db\"\ncontent = true\n[budgets]\nusd_per_mission = 0.1\n{}{PRICES}",
+        upstream.config()
+    );
+    let world = World::start(folder.path(), &extra).await.unwrap();
+    let id = ask(&world, "auto").await.json()["tether"]["turn_id"].as_str().unwrap().to_owned();
+    upstream.behave(Behaviour::Silent);
+    let gone =
+        tokio::time::timeout(std::time::Duration::from_millis(300), world.ask("hello", json!({"max_tokens": 3})));
+    assert!(gone.await.is_err(), "the cloud is silent");
+    world.send("PUT", "/v1/budgets/usd_per_day", "{\"cap\":0.5}").await.unwrap();
+    world.stop().await.unwrap();
+
+    upstream.behave(Behaviour::Answer);
+    let world = World::start(folder.path(), &extra).await.unwrap();
+    let mission = budget(&world, "usd_per_mission").await;
+    assert_eq!((&mission["spent"], &mission["unknown"]), (&json!(0.006), &json!(0.003)), "{mission}");
+    let day = budget(&world, "usd_per_day").await;
+    assert_eq!((&day["cap"], &day["source"]), (&json!(0.5), &json!("set")));
+    let content = world.daemon.store().content(tether_protocol::TurnId::new(id).unwrap()).await.unwrap().unwrap();
+    assert_eq!((content.question.as_str(), content.answer.as_str()), ("hello", "from the cloud"));
+}
+
+#[tokio::test]
+async fn a_cloud_that_is_not_there_costs_nothing_and_the_fallback_is_reserved_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let extra = format!(
+        "{ALWAYS_CLOUD}[budgets]\nusd_per_day = 1\nuplink_bytes_per_day = 1000000\nenergy_j_per_day = 10000\npacing = false\n\
+         [energy]\nlocal_power_w = 10\ncloud_power_w = 2\n\
+         [cloud]\nkind = \"openai\"\nbase_url = \"http://127.0.0.1:{port}/v1\"\nmodel = \"far\"\n{PRICES}"
+    );
+    let world = World::start(folder.path(), &extra).await.unwrap();
+    let tether = ask(&world, "auto").await.json()["tether"].clone();
+    assert_eq!((&tether["route"], &tether["joules_source"]), (&json!("local"), &json!("modelled")), "{tether}");
+    let (usd, uplink) = (budget(&world, "usd_per_day").await, budget(&world, "uplink_bytes_per_day").await);
+    assert_eq!((&usd["spent"], &usd["reserved"]), (&json!(0.0), &json!(0.0)), "{usd}");
+    assert_eq!((&uplink["spent"], &uplink["reserved"]), (&json!(0.0), &json!(0.0)), "{uplink}");
+    let energy = budget(&world, "energy_j_per_day").await;
+    let joules = tether["joules"].as_f64().unwrap();
+    assert!(joules > 0.0 && (energy["spent"].as_f64().unwrap() - joules).abs() < 1e-5, "{energy} {joules}");
+    let id = tether["turn_id"].as_str().unwrap();
+    let record = world.get(&format!("/v1/turns/{id}")).await.unwrap().json();
+    assert!(record["reserved"]["energy_j"].as_f64().unwrap() > 120.0, "both attempts are held: {record}");
+}
+
+#[tokio::test]
+async fn a_budget_that_nothing_can_predict_is_a_setting_that_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let start = async |extra: &str| World::start(folder.path(), extra).await.err().map(|error| error.to_string());
+    let error = start("[budgets]\nenergy_j_per_day = 10\n").await.unwrap();
+    assert!(error.contains("budgets.energy_j_per_day") && error.contains("energy.local_power_w"), "{error}");
+    let quic = "[cloud]\nkind = \"quic\"\naddress = \"localhost:1\"\n[budgets]\nusd_per_hour = 1\n";
+    assert!(start(quic).await.unwrap().contains("usd_per_million_prompt_tokens"));
+    assert!(start("[budgets]\nusd_per_day = -1\n").await.unwrap().contains("budgets.usd_per_day"));
+    assert!(start("[budgets]\nbattery_floor_percent = 20\n").await.unwrap().contains("needs an energy budget"));
+    let missing = start("[budgets]\nusd_per_wek = 1\n").await.unwrap();
+    assert!(missing.contains("did you mean `usd_per_day`") || missing.contains("usd_per"), "{missing}");
+    assert!(start("[budgets]\nlatency_ms = 60000\nusd_per_day = 1\n").await.is_none());
+}
