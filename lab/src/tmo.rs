@@ -10,3 +10,4 @@ pub mod golden;
 pub mod run;
 pub mod table;
 pub mod task;
+pub mod tether;

@@ -6,6 +6,7 @@
 
 pub mod checkpoint;
 pub mod data;
+pub mod honest;
 #[cfg(feature = "train")]
 pub mod learn;
 pub mod mask;

@@ -1,6 +1,6 @@
 //! The command line.
 
-use super::{artifact, association, bench, data, golden, table, task};
+use super::{artifact, association, bench, data, golden, table, task, tether};
 use anyhow::bail;
 use clap::{Parser, Subcommand};
 use std::path::PathBuf;
@@ -51,6 +51,19 @@ enum TmoCommand {
         #[arg(long, value_name = "FOLDER", default_value = "policies/artifacts")]
         out: PathBuf,
     },
+    /// Trains the tether policy for every device, link and budget; writes its config, weights and card.
+    #[command(after_help = "Example: tether-lab tmo train-tether --data ../shared --out policies/artifacts")]
+    TrainTether {
+        /// The folder that holds data/m4a1/M4A1.json (and data/traces); without it, synthetic dialogues.
+        #[arg(long, value_name = "FOLDER")]
+        data: Option<PathBuf>,
+        /// Decides everything: weights, dialogues, budgets, halves.
+        #[arg(long, default_value_t = artifact::SEED)]
+        seed: u64,
+        /// Where tether-tmo.json, tether-tmo.safetensors and tether-tmo-card.json go.
+        #[arg(long, value_name = "FOLDER", default_value = "policies/artifacts")]
+        out: PathBuf,
+    },
     /// The project's bars, one JSON object a line: {"bar","value","target","unit","met","how"}.
     Bench {
         /// The folder that holds data/m4a1/M4A1.json and reference/; without it rows are skipped, not met.
@@ -90,6 +103,9 @@ pub fn run(cli: TmoCli) -> anyhow::Result<()> {
             Ok(crate::report::print(&task::train(data.as_deref(), seed, &out)?)?)
         }
         TmoCommand::TrainAssociation { data, out } => Ok(crate::report::print(&association::train(&data, &out)?)?),
+        TmoCommand::TrainTether { data, seed, out } => {
+            Ok(crate::report::print(&tether::train::train(data.as_deref(), seed, &out)?)?)
+        }
         TmoCommand::Bench { data } => {
             bench::run(data.as_deref(), &mut |bar| Ok(crate::report::print(&(serde_json::to_string(bar)? + "\n"))?))
         }

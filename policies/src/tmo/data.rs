@@ -34,6 +34,8 @@ pub struct Dialogue {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Turn {
     pub question: String,
+    /// Length of the logged answer.
+    pub answer_bytes: usize,
     /// Index into [`Dataset::tasks`].
     pub task: usize,
     pub route: Route,
@@ -179,6 +181,7 @@ fn turn(
     let task = tasks.iter().position(|name| *name == form.task_cat).unwrap_or_default();
     Ok(Turn {
         question: form.question,
+        answer_bytes: form.answer.len(),
         task,
         route,
         views,

@@ -197,6 +197,11 @@ impl Estimator {
         if rows.len() < NEIGHBOURS { Err(PaperError::TooFew(rows.len())) } else { Ok(Self { rows }) }
     }
 
+    /// Each row's coordinates, observation and then action bits, and its score.
+    pub fn rows(&self) -> impl Iterator<Item = (&[f64], f64)> {
+        self.rows.iter().map(|(row, score)| (row.as_slice(), *score))
+    }
+
     /// The mean over every row at most as far as the fifth nearest (our rule for ties: the reference picks
     /// arbitrarily among them).
     pub fn response(&self, observation: &Features, action: usize) -> f64 {

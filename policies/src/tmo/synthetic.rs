@@ -40,6 +40,7 @@ fn turn(view_count: usize, random: &mut ChaCha8Rng) -> Turn {
     let noise: f64 = (0..4).map(|_| random.random_range(-0.4..0.4)).sum();
     Turn {
         question: format!("{} question", TASKS[task]),
+        answer_bytes: 800,
         task,
         route,
         views,

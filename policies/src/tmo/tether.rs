@@ -11,6 +11,8 @@ pub mod config;
 pub mod network;
 pub mod policy;
 pub mod scene;
+#[cfg(feature = "train")]
+pub mod train;
 pub mod weights;
 
 pub use config::{Config, WhenNothingFits};

@@ -85,7 +85,7 @@ impl TetherPolicy {
         seed: u64,
         scores: &mut [f32],
     ) -> Result<Choice, NothingFits> {
-        self.choose_or(self.config.when_nothing_fits, scene, actions, seed, scores)
+        self.choose_or(self.config.when_nothing_fits, scene, actions, &|_| 0.0, seed, scores)
     }
 
     fn choose_or(
@@ -93,11 +93,14 @@ impl TetherPolicy {
         when_nothing_fits: WhenNothingFits,
         scene: &Scene<'_>,
         actions: &[Facts],
+        price: &dyn Fn(usize) -> f64,
         seed: u64,
         scores: &mut [f32],
     ) -> Result<Choice, NothingFits> {
         assert!(!actions.is_empty() && actions.len() == scores.len(), "{} actions", actions.len());
         self.score(scene, actions, scores);
+        // Scores are in units of reward, as shadow prices are.
+        scores.iter_mut().enumerate().for_each(|(n, score)| *score -= price(n) as f32);
         let mut open = [false; MAX_ACTIONS];
         let open = &mut open[..actions.len()];
         if !permit(scene, actions, open) {
@@ -189,7 +192,9 @@ impl TetherPolicy {
         }
         let mut scores = [0.0; N];
         let scores = &mut scores[..candidates.len()];
-        let choice = self.choose_or(when_nothing_fits, &scene, &facts[..candidates.len()], seed, scores)?;
+        let price = |n: usize| observation.prices.of(&candidates[n].predicted);
+        let facts = &facts[..candidates.len()];
+        let choice = self.choose_or(when_nothing_fits, &scene, facts, &price, seed, scores)?;
         Ok(Decision {
             action: candidates[choice.index].action,
             reason: reason(&choice, observation, permitted, scores),
