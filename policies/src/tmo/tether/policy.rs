@@ -57,6 +57,13 @@ impl TetherPolicy {
         Self::new(Config::parse(config)?, weights)
     }
 
+    /// The policy that comes with the program: trained on M4A1 for every device, link and budget. Its card is beside it
+    /// in `policies/artifacts`.
+    pub fn built_in() -> Result<TetherPolicy, LoadError> {
+        let weights = include_bytes!("../../../artifacts/tether-tmo.safetensors");
+        Self::load(include_str!("../../../artifacts/tether-tmo.json"), weights)
+    }
+
     pub fn new(config: Config, weights: &[u8]) -> Result<TetherPolicy, LoadError> {
         let network = Network::read(&config, weights)?;
         Ok(TetherPolicy { config, network })
