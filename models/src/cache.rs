@@ -2,13 +2,11 @@
 
 mod bytes;
 
+use crate::kernels::{Kernels, PAGE_TOKENS, PageHead, value_width};
 use std::sync::Arc;
 
-/// What keys and values are kept as.
-type Element = f32;
-
-/// Tokens of one page. A snapshot costs at most one copied page a layer when the sequence goes on.
-pub(crate) const PAGE_TOKENS: usize = 64;
+/// What keys and values are held as: the bits of an f16.
+pub(crate) type Element = u16;
 
 /// The keys and values of one token sequence. Memory grows by pages as tokens come.
 #[derive(Clone)]
@@ -29,10 +27,12 @@ pub(crate) struct LayerCache {
     pages: Vec<Arc<Page>>,
 }
 
-/// Shape of both: `[kv_heads, PAGE_TOKENS, head_dim]`.
+/// So many tokens that a snapshot costs at most one copied page a layer when the sequence goes on.
 #[derive(Clone)]
 struct Page {
+    /// `[kv_heads, head_dim, PAGE_TOKENS]`.
     keys: Vec<Element>,
+    /// `[kv_heads, PAGE_TOKENS, value_width(head_dim)]`.
     values: Vec<Element>,
 }
 
@@ -89,42 +89,47 @@ impl Cache {
 }
 
 impl LayerCache {
-    /// Writes keys and values (each `[tokens, kv_heads, head_dim]`) at the positions from `start` on.
-    pub(crate) fn write(&mut self, start: usize, keys: &[f32], values: &[f32]) {
-        let row = self.kv_heads * self.head_dim;
-        for (offset, (key, value)) in keys.chunks_exact(row).zip(values.chunks_exact(row)).enumerate() {
-            self.write_token(start + offset, key, value);
-        }
-    }
-
-    fn write_token(&mut self, position: usize, key: &[f32], value: &[f32]) {
+    /// Writes keys and values (each `[kv_heads, head_dim]`) of one position; `halves` is memory to be used again.
+    pub(crate) fn write(
+        &mut self,
+        kernels: &Kernels,
+        position: usize,
+        key: &[f32],
+        value: &[f32],
+        halves: &mut Vec<Element>,
+    ) {
         let (page, slot) = (position / PAGE_TOKENS, position % PAGE_TOKENS);
+        let width = value_width(self.head_dim);
         while self.pages.len() <= page {
-            let zeros = vec![0.0; self.kv_heads * PAGE_TOKENS * self.head_dim];
-            self.pages.push(Arc::new(Page { keys: zeros.clone(), values: zeros }));
+            let zeros = |row: usize| vec![0; self.kv_heads * row * PAGE_TOKENS];
+            self.pages.push(Arc::new(Page { keys: zeros(self.head_dim), values: zeros(width) }));
         }
         let page = Arc::make_mut(&mut self.pages[page]);
-        for head in 0..self.kv_heads {
-            let source = head * self.head_dim..(head + 1) * self.head_dim;
-            let target = (head * PAGE_TOKENS + slot) * self.head_dim;
-            page.keys[target..target + self.head_dim].copy_from_slice(&key[source.clone()]);
-            page.values[target..target + self.head_dim].copy_from_slice(&value[source]);
+        halves.resize(self.kv_heads * self.head_dim, 0);
+        kernels.round_to_f16(key, halves);
+        // A head's dimensions follow each other at a page's distance, and so do its heads.
+        for (target, key) in page.keys[slot..].iter_mut().step_by(PAGE_TOKENS).zip(&*halves) {
+            *target = *key;
+        }
+        kernels.round_to_f16(value, halves);
+        let heads = page.values.chunks_exact_mut(PAGE_TOKENS * width);
+        for (head, value) in heads.zip(halves.chunks_exact(self.head_dim)) {
+            head[slot * width..][..self.head_dim].copy_from_slice(value);
         }
     }
 
-    /// The rows of one head from position `from` up to `to`, page by page: `(keys, values)`, each `[n, head_dim]`.
-    pub(crate) fn rows(&self, head: usize, from: usize, to: usize) -> impl Iterator<Item = (&[f32], &[f32])> {
-        (from / PAGE_TOKENS..to.div_ceil(PAGE_TOKENS)).map(move |index| {
-            let base = index * PAGE_TOKENS;
-            let first = head * PAGE_TOKENS + from.max(base) - base;
-            let last = head * PAGE_TOKENS + to.min(base + PAGE_TOKENS) - base;
-            let range = first * self.head_dim..last * self.head_dim;
-            let page = &self.pages[index];
-            (&page.keys[range.clone()], &page.values[range])
-        })
+    /// One key-value head's part of a page.
+    pub(crate) fn page(&self, head: usize, page: usize) -> PageHead<'_> {
+        let (key_len, value_len) = (self.head_dim * PAGE_TOKENS, value_width(self.head_dim) * PAGE_TOKENS);
+        let page = &self.pages[page];
+        PageHead {
+            keys: &page.keys[head * key_len..(head + 1) * key_len],
+            values: &page.values[head * value_len..(head + 1) * value_len],
+        }
     }
 
     fn bytes(&self) -> usize {
-        self.pages.len() * 2 * self.kv_heads * PAGE_TOKENS * self.head_dim * size_of::<Element>()
+        let row = self.head_dim + value_width(self.head_dim);
+        self.pages.len() * self.kv_heads * PAGE_TOKENS * row * size_of::<Element>()
     }
 }

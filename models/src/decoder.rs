@@ -3,9 +3,8 @@
 use crate::cache::LayerCache;
 use crate::error::ModelError;
 use crate::gguf::{Dimensions, Gguf};
-use crate::layers::{Embedding, GatedMlp, Input, Output, Positions, RmsNorm, Rope, SelfAttention, add};
+use crate::layers::{Compute, Embedding, GatedMlp, Output, RmsNorm, Rope, Scratch, SelfAttention, add, load_ends};
 use crate::worker::Cancel;
-use candle_core::Device;
 use rayon::prelude::*;
 
 pub(crate) struct Decoder {
@@ -16,7 +15,7 @@ pub(crate) struct Decoder {
     pub(crate) ropes: Vec<Rope>,
     pub(crate) layers: Vec<Layer>,
     pub(crate) output: Output,
-    pub(crate) device: Device,
+    pub(crate) hidden: usize,
 }
 
 /// `x += post_norm(attention(norm(x)))`, then the same with the feed-forward layer.
@@ -39,66 +38,82 @@ impl Decoder {
         ropes: Vec<Rope>,
         layer: impl Fn(usize) -> Result<Layer, ModelError> + Send + Sync,
     ) -> Result<Decoder, ModelError> {
-        let embedding = Embedding::load(gguf, dims.vocab, dims.hidden)?;
         let norm = RmsNorm::load(gguf, "output_norm", dims.hidden, dims.rms_epsilon)?;
-        Ok(Decoder {
-            output: Output::load(gguf, &embedding, dims.vocab, norm)?,
-            embedding,
-            embedding_scale: 1.0,
-            ropes,
-            layers: (0..dims.layers).into_par_iter().map(layer).collect::<Result<_, _>>()?,
-            device: gguf.device().clone(),
-        })
+        let (ends, layers) = rayon::join(
+            || load_ends(gguf, dims.vocab, norm),
+            || (0..dims.layers).into_par_iter().map(layer).collect::<Result<_, _>>(),
+        );
+        let (embedding, output) = ends?;
+        Ok(Decoder { embedding, embedding_scale: 1.0, ropes, layers: layers?, output, hidden: dims.hidden })
     }
 
     /// Runs `tokens` (at least one) at the positions from `start` on, and writes their keys and values to `cache`, one
-    /// entry a layer. Returns the last layer's output, `[tokens, hidden]`, or stops before the next layer once cancelled.
+    /// entry a layer. Leaves the last layer's output, `[tokens, hidden]`, in `scratch.x`, or stops before the next layer
+    /// once cancelled.
     pub(crate) fn forward(
         &self,
+        compute: &Compute<'_>,
         cache: &mut [LayerCache],
         start: usize,
         tokens: &[u32],
         cancel: &Cancel,
-    ) -> Result<Vec<f32>, ModelError> {
-        let positions: Vec<_> = self.ropes.iter().map(|rope| rope.positions(start, tokens.len())).collect();
-        let mut x = self.embedding.forward(tokens)?;
-        x.iter_mut().for_each(|value| *value *= self.embedding_scale);
+        scratch: &mut Scratch,
+    ) -> Result<(), ModelError> {
+        scratch.positions.resize_with(self.ropes.len(), Default::default);
+        for (rope, positions) in self.ropes.iter().zip(&mut scratch.positions) {
+            rope.fill(start, tokens.len(), positions);
+        }
+        self.embedding.forward(tokens, self.hidden, scratch)?;
+        if self.embedding_scale != 1.0 {
+            scratch.x.iter_mut().for_each(|value| *value *= self.embedding_scale);
+        }
         for (layer, cache) in self.layers.iter().zip(cache) {
             if cancel.is_cancelled() {
                 return Err(ModelError::Cancelled);
             }
-            layer.forward(cache, start, &positions[layer.rope], &mut x, &self.device)?;
+            layer.forward(compute, cache, start, (&self.ropes[layer.rope], layer.rope), scratch)?;
         }
-        Ok(x)
+        Ok(())
     }
 
-    /// The logits after the last token of `x`, `[vocab]`. `x` is what `forward` returned.
-    pub(crate) fn logits(&self, x: &[f32]) -> Result<Vec<f32>, ModelError> {
-        self.output.forward(x)
+    /// The logits after the last `count` tokens of `scratch.x`, which `forward` left, `[count, vocab]`.
+    pub(crate) fn logits(
+        &self,
+        compute: &Compute<'_>,
+        scratch: &mut Scratch,
+        count: usize,
+    ) -> Result<Vec<f32>, ModelError> {
+        let mut logits = Vec::new();
+        self.output.forward(compute, scratch, count, &mut logits)?;
+        Ok(logits)
     }
 }
 
 impl Layer {
-    /// Changes `x`, `[tokens, hidden]`, in place.
+    /// Changes `scratch.x`, `[tokens, hidden]`, in place.
     fn forward(
         &self,
+        compute: &Compute<'_>,
         cache: &mut LayerCache,
         start: usize,
-        positions: &Positions<'_>,
-        x: &mut [f32],
-        device: &Device,
+        rope: (&Rope, usize),
+        scratch: &mut Scratch,
     ) -> Result<(), ModelError> {
-        let input = |norm: &RmsNorm, x: &[f32]| Input::new(norm.forward(x), norm.len(), device);
-        let mut attended = self.attention.forward(cache, start, positions, &input(&self.attention_norm, x)?)?;
-        if let Some(norm) = &self.post_attention_norm {
-            norm.forward_in_place(&mut attended);
-        }
-        add(x, &attended);
-        let mut fed = self.mlp.forward(&input(&self.mlp_norm, x)?)?;
-        if let Some(norm) = &self.post_mlp_norm {
-            norm.forward_in_place(&mut fed);
-        }
-        add(x, &fed);
+        self.attention_norm.forward(compute, &scratch.x, &mut scratch.input);
+        let apart = self.post_attention_norm.is_some();
+        self.attention.forward(compute, cache, start, rope, scratch, apart)?;
+        add_normed(compute, self.post_attention_norm.as_ref(), scratch);
+        self.mlp_norm.forward(compute, &scratch.x, &mut scratch.input);
+        self.mlp.forward(compute, scratch, self.post_mlp_norm.is_some())?;
+        add_normed(compute, self.post_mlp_norm.as_ref(), scratch);
         Ok(())
     }
+}
+
+/// Adds what a sub-layer left in `scratch.update`, normed, if it has a norm; without one it was added already.
+fn add_normed(compute: &Compute<'_>, norm: Option<&RmsNorm>, scratch: &mut Scratch) {
+    let Some(norm) = norm else { return };
+    let Scratch { x, update, .. } = scratch;
+    compute.pass.rows(update, norm.len(), |_, row| norm.forward_in_place(&compute.kernels, row));
+    add(x, update);
 }

@@ -5,11 +5,15 @@ use crate::cache::Cache;
 use crate::chat::{self, ChatMessage, ChatTemplate, OnContextFull, Prepared};
 use crate::decoder::Decoder;
 use crate::error::ModelError;
-use crate::gguf::{Dimensions, Gguf};
+use crate::gguf::{Dimensions, Gguf, Repack};
+use crate::kernels::{InstructionSet, Kernels, Pool};
+use crate::layers::{Compute, Scratch};
+use crate::threads;
 use crate::tokenizer::Tokenizer;
 use crate::worker::Cancel;
 use candle_core::Device;
 use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Context length when the options name none: a longer one costs memory only as it fills, but time from the start.
 const DEFAULT_CONTEXT_TOKENS: usize = 8192;
@@ -18,13 +22,30 @@ const DEFAULT_CONTEXT_TOKENS: usize = 8192;
 pub struct LoadOptions {
     /// Context length in tokens; `None`: the model's own, at most 8,192.
     pub context_tokens: Option<usize>,
-    /// Threads of the arithmetic; `None`: candle's choice. Candle has one pool in a process, so a program gives this
-    /// to [`threads::apply`](crate::threads::apply) before it loads its first model.
+    /// Threads of the arithmetic; `None`: see [`threads::default`](crate::threads::default). Where candle computes, it
+    /// has one pool in a process, so a program also gives this to [`threads::apply`](crate::threads::apply) before it
+    /// loads its first model.
     pub threads: Option<usize>,
     pub requantize: Requantize,
+    pub arithmetic: Arithmetic,
 }
 
-/// Whether weights are re-quantised when loaded.
+/// What multiplies matrices.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Arithmetic {
+    /// Our kernels with the best instruction set of an x86-64 processor; candle elsewhere, and for kinds that ours do
+    /// not know.
+    #[default]
+    Auto,
+    /// candle; norms, gates and attention are still ours.
+    Candle,
+    /// Our kernels with these instructions.
+    Kernels(InstructionSet),
+    /// Our kernels on weights dequantised to f32: what the others are judged by. Takes four bytes a weight.
+    Reference,
+}
+
+/// Whether weights that candle multiplies are re-quantised when loaded. Our kernels run them as the file holds them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Requantize {
     /// The kinds that multiply faster as Q8_0 become Q8_0, which takes more memory and loses almost nothing.
@@ -55,6 +76,10 @@ pub struct Engine {
     decoder: Decoder,
     tokenizer: Tokenizer,
     template: ChatTemplate,
+    kernels: Kernels,
+    pool: Pool,
+    /// Of passes that ended; as many as ever ran at once.
+    scratch: Mutex<Vec<Scratch>>,
 }
 
 impl Engine {
@@ -64,7 +89,9 @@ impl Engine {
     /// [`ModelError::File`] names the path and what is wrong with it; [`ModelError::Architecture`] if the model is of a
     /// kind that this crate does not know; [`ModelError::Parameter`] for options that the model cannot meet.
     pub fn load(path: &Path, options: &LoadOptions) -> Result<Engine, ModelError> {
-        let gguf = Gguf::open(path, device()?, options.requantize == Requantize::Auto)?;
+        let device = device()?;
+        let (kernels, repack) = kernels(options.arithmetic, &device)?;
+        let gguf = Gguf::open(path, device, options.requantize == Requantize::Auto, repack)?;
         let load = arch::loader(&gguf)?;
         let dims = gguf.dimensions()?;
         let context_tokens = context_tokens(dims.context, options.context_tokens)?;
@@ -81,7 +108,13 @@ impl Engine {
             context_tokens,
             has_chat_template: !template.is_fallback(),
         };
-        Ok(Engine { info, dims, decoder: decoder?, tokenizer: tokenizer?, template })
+        let threads = options.threads.unwrap_or_else(threads::default);
+        let pool = Pool::new(threads).map_err(|error| ModelError::Parameter {
+            parameter: "threads",
+            problem: format!("the system starts no {threads} threads: {error}"),
+        })?;
+        let (decoder, tokenizer, scratch) = (decoder?, tokenizer?, Mutex::default());
+        Ok(Engine { info, dims, decoder, tokenizer, template, kernels, pool, scratch })
     }
 
     pub fn info(&self) -> &ModelInfo {
@@ -109,19 +142,13 @@ impl Engine {
     /// As [`prefill`](Self::prefill), but ends with [`ModelError::Cancelled`] within a layer of `cancel`; the cache
     /// then holds what it held before.
     pub fn prefill_until(&self, cache: &mut Cache, tokens: &[u32], cancel: &Cancel) -> Result<Vec<f32>, ModelError> {
-        self.decoder.logits(&self.forward(cache, tokens, cancel)?)
+        self.run(cache, tokens, cancel, 1)
     }
 
     /// Appends `tokens` and returns the logits after each of them, `[tokens, vocab_size]`; the bits of
     /// [`step`](Self::step). Ends as [`prefill_until`](Self::prefill_until).
     pub fn prefill_all(&self, cache: &mut Cache, tokens: &[u32], cancel: &Cancel) -> Result<Vec<f32>, ModelError> {
-        let x = self.forward(cache, tokens, cancel)?;
-        let width = x.len() / tokens.len();
-        let mut logits = Vec::with_capacity(tokens.len() * self.dims.vocab);
-        for row in x.chunks_exact(width) {
-            logits.extend(self.decoder.logits(row)?);
-        }
-        Ok(logits)
+        self.run(cache, tokens, cancel, tokens.len())
     }
 
     /// Appends `tokens` without computing logits: for all chunks of a prompt but the last.
@@ -131,7 +158,7 @@ impl Engine {
 
     /// As [`extend`](Self::extend), with the end of [`prefill_until`](Self::prefill_until).
     pub fn extend_until(&self, cache: &mut Cache, tokens: &[u32], cancel: &Cancel) -> Result<(), ModelError> {
-        self.forward(cache, tokens, cancel).map(drop)
+        self.run(cache, tokens, cancel, 0).map(drop)
     }
 
     /// Appends one token and returns the logits after it.
@@ -139,7 +166,33 @@ impl Engine {
         self.prefill(cache, &[token])
     }
 
-    fn forward(&self, cache: &mut Cache, tokens: &[u32], cancel: &Cancel) -> Result<Vec<f32>, ModelError> {
+    /// From the next pass on, computes with at most so many threads, and at most with as many as it was loaded for.
+    pub fn limit_threads(&self, threads: usize) {
+        self.pool.limit(threads);
+    }
+
+    /// Appends `tokens` and returns the logits after the last `count` of them.
+    fn run(&self, cache: &mut Cache, tokens: &[u32], cancel: &Cancel, count: usize) -> Result<Vec<f32>, ModelError> {
+        self.check(cache, tokens)?;
+        let start = cache.len();
+        let compute = Compute { kernels: self.kernels, pass: self.pool.pass() };
+        let mut scratch = self.idle_scratch().pop().unwrap_or_default();
+        let forward = self.decoder.forward(&compute, cache.layers_mut(), start, tokens, cancel, &mut scratch);
+        let logits = forward.and_then(|()| match count {
+            0 => Ok(Vec::new()),
+            count => self.decoder.logits(&compute, &mut scratch, count),
+        });
+        self.idle_scratch().push(scratch);
+        let logits = logits?;
+        cache.commit(tokens.len());
+        Ok(logits)
+    }
+
+    fn idle_scratch(&self) -> MutexGuard<'_, Vec<Scratch>> {
+        self.scratch.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn check(&self, cache: &Cache, tokens: &[u32]) -> Result<(), ModelError> {
         let parameter = |problem: String| ModelError::Parameter { parameter: "tokens", problem };
         if tokens.is_empty() {
             return Err(parameter("at least one is needed".into()));
@@ -150,13 +203,11 @@ impl Engine {
         if !cache.fits(self.dims.layers, self.dims.kv_heads, self.dims.head_dim) {
             return Err(ModelError::Parameter { parameter: "cache", problem: "made by another model".into() });
         }
-        let (start, context_tokens) = (cache.len(), self.info.context_tokens);
-        if start + tokens.len() > context_tokens {
-            return Err(ModelError::ContextFull { prompt_tokens: start + tokens.len(), context_tokens });
+        let (prompt_tokens, context_tokens) = (cache.len() + tokens.len(), self.info.context_tokens);
+        match prompt_tokens > context_tokens {
+            true => Err(ModelError::ContextFull { prompt_tokens, context_tokens }),
+            false => Ok(()),
         }
-        let x = self.decoder.forward(cache.layers_mut(), start, tokens, cancel)?;
-        cache.commit(tokens.len());
-        Ok(x)
     }
 
     /// Renders the chat template and tokenizes; leaves out the oldest messages (system messages stay) if told to.
@@ -178,6 +229,22 @@ fn device() -> Result<Device, ModelError> {
     return Ok(Device::cuda_if_available(0)?);
     #[cfg(not(feature = "cuda"))]
     Ok(Device::Cpu)
+}
+
+/// The kernels, and how weights are repacked for them.
+fn kernels(arithmetic: Arithmetic, device: &Device) -> Result<(Kernels, Repack), ModelError> {
+    let best = InstructionSet::available()[0];
+    let (set, repack) = match arithmetic {
+        Arithmetic::Auto if cfg!(target_arch = "x86_64") && device.is_cpu() => (best, Repack::AsStored),
+        Arithmetic::Auto | Arithmetic::Candle => (best, Repack::No),
+        Arithmetic::Kernels(set) => (set, Repack::AsStored),
+        Arithmetic::Reference => (best, Repack::Dequantised),
+    };
+    let kernels = Kernels::of(set).ok_or_else(|| ModelError::Parameter {
+        parameter: "arithmetic",
+        problem: format!("this processor has no {set:?}"),
+    })?;
+    Ok((kernels, repack))
 }
 
 fn context_tokens(trained: usize, wanted: Option<usize>) -> Result<usize, ModelError> {

@@ -8,8 +8,9 @@ use crate::speculation::Speculation;
 use crate::text::TextStream;
 use std::time::{Duration, Instant};
 
-/// Prompt tokens processed at a time; cancellation takes effect within one chunk.
-pub const PREFILL_CHUNK_TOKENS: usize = 16;
+/// Prompt tokens processed at a time: each layer's weights are read once for all of them. Cancellation takes effect within
+/// a layer, which takes as long for 128 tokens as all layers do for five.
+pub const PREFILL_CHUNK_TOKENS: usize = 128;
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct GenerateOptions {

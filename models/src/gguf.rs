@@ -2,11 +2,16 @@
 //! used. See <https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>.
 
 mod reader;
+mod weights;
+
+pub(crate) use weights::{RowReader, Weight};
 
 use crate::error::ModelError;
+use crate::kernels::arena::Arena;
+use crate::kernels::pack::Stored;
 use candle_core::Device;
+use candle_core::quantized::GgmlDType;
 use candle_core::quantized::gguf_file::{Content, Value};
-use candle_core::quantized::{GgmlDType, QTensor};
 use reader::WindowReader;
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -25,7 +30,22 @@ pub(crate) struct Gguf {
     file: File,
     content: Content,
     device: Device,
+    /// Whether matrices that candle multiplies are re-quantised.
     requantize: bool,
+    repack: Repack,
+    /// Where matrices are repacked for our kernels; `None`: candle multiplies them all.
+    arena: Option<Arena>,
+}
+
+/// What becomes of matrices whose kind our kernels know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Repack {
+    /// candle multiplies them.
+    No,
+    /// The numbers stay as they are, in our kernels' order.
+    AsStored,
+    /// They become f32.
+    Dequantised,
 }
 
 /// The sizes that every supported architecture has.
@@ -45,7 +65,7 @@ pub(crate) struct Dimensions {
 
 impl Gguf {
     /// Opens `path` and reads its header. The tensors stay on disk.
-    pub(crate) fn open(path: &Path, device: Device, requantize: bool) -> Result<Gguf, ModelError> {
+    pub(crate) fn open(path: &Path, device: Device, requantize: bool, repack: Repack) -> Result<Gguf, ModelError> {
         let fail = |problem: String| ModelError::File { path: path.to_owned(), problem };
         let file = File::open(path).map_err(|error| fail(error.to_string()))?;
         if !file.metadata().is_ok_and(|metadata| metadata.is_file()) {
@@ -56,7 +76,12 @@ impl Gguf {
         let content = std::panic::catch_unwind(std::panic::AssertUnwindSafe(parse))
             .map_err(|_| fail("the GGUF header is malformed".into()))?
             .map_err(|error| fail(format!("not a readable GGUF file: {}", first_line(&error))))?;
-        Ok(Gguf { path: path.to_owned(), file, content, device, requantize })
+        let mut gguf = Gguf { path: path.to_owned(), file, content, device, requantize, repack, arena: None };
+        if repack != Repack::No {
+            let arena = Arena::new(gguf.packed_bytes()).map_err(|error| fail(format!("no memory: {error}")))?;
+            gguf.arena = Some(arena);
+        }
+        Ok(gguf)
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -174,28 +199,6 @@ impl Gguf {
         info.map(|info| info.shape.dims()).ok_or_else(|| self.error(format!("tensor {name} is missing")))
     }
 
-    /// Reads a tensor of exactly the shape `dims`, as stored.
-    fn stored(&self, name: &str, dims: &[usize]) -> Result<QTensor, ModelError> {
-        let shape = self.shape(name)?;
-        if shape != dims {
-            return Err(self.error(format!("tensor {name} has the shape {shape:?}, expected {dims:?}")));
-        }
-        let mut reader = WindowReader::new(&self.file).map_err(|error| self.error(error.to_string()))?;
-        self.content
-            .tensor(&mut reader, name, &self.device)
-            .map_err(|error| self.error(format!("tensor {name}: {}", first_line(&error))))
-    }
-
-    /// Reads a matrix of `rows` outputs and `columns` inputs, in the form that multiplies fastest here.
-    pub(crate) fn matrix(&self, name: &str, rows: usize, columns: usize) -> Result<QTensor, ModelError> {
-        let stored = self.stored(name, &[rows, columns])?;
-        if self.requantize && runs_faster_as_q8(stored.dtype()) && columns.is_multiple_of(GgmlDType::Q8_0.block_size())
-        {
-            return Ok(QTensor::quantize(&stored.dequantize(&self.device)?, GgmlDType::Q8_0)?);
-        }
-        Ok(stored)
-    }
-
     /// Reads a vector as f32, shape `[len]`.
     pub(crate) fn vector(&self, name: &str, len: usize) -> Result<Vec<f32>, ModelError> {
         let tensor = self.stored(name, &[len])?.dequantize(&Device::Cpu)?;
@@ -214,7 +217,12 @@ impl Gguf {
 
     /// What they run as.
     pub(crate) fn running_quantization(&self) -> GgmlDType {
-        self.main_dtype(|dtype| if self.requantize && runs_faster_as_q8(dtype) { GgmlDType::Q8_0 } else { dtype })
+        self.main_dtype(|dtype| match self.repack {
+            Repack::AsStored if Stored::of(dtype).is_some() => dtype,
+            Repack::Dequantised if Stored::of(dtype).is_some() => GgmlDType::F32,
+            _ if self.requantize && runs_faster_as_q8(dtype) => GgmlDType::Q8_0,
+            _ => dtype,
+        })
     }
 
     fn main_dtype(&self, map: impl Fn(GgmlDType) -> GgmlDType) -> GgmlDType {
@@ -280,7 +288,7 @@ impl Gguf {
     }
 }
 
-/// The kinds that candle multiplies slower than Q8_0 although they are smaller; see `docs/ENGINE.md` for the numbers.
+/// The kinds that candle multiplies slower than Q8_0 although they are smaller; see `docs/SPEED.md` for the numbers.
 fn runs_faster_as_q8(dtype: GgmlDType) -> bool {
     matches!(dtype, GgmlDType::Q4_0 | GgmlDType::Q4_1 | GgmlDType::Q5_0 | GgmlDType::Q5_1)
 }

@@ -85,7 +85,8 @@ fn llama() {
 
 #[test]
 fn llama_quantised() {
-    compare_tiny(TinyModel::new(TinyArchitecture::Llama));
+    // Both round activations to 8 bits, but candle rounds their scale first, so some go the other way.
+    compare_tiny_within(TinyModel::new(TinyArchitecture::Llama), 0.05);
 }
 
 #[test]

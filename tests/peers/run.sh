@@ -9,8 +9,7 @@
 # compiles llama.cpp and takes ten minutes or so.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-peers=$PWD/.cache/peers
-venv=$peers/venv
+venv=$PWD/.cache/peers/venv
 models=${TETHER_MODELS_DIR:-${XDG_DATA_HOME:-$HOME/.local/share}/tether/models}
 model=${TETHER_TEST_MODEL:-$models/SmolLM2-135M-Instruct.Q4_1.gguf}
 [ -f "$model" ] || { echo "no model at $model; run \`make model\`, or set TETHER_TEST_MODEL" >&2; exit 1; }
@@ -20,15 +19,7 @@ if [ -z "${BIN:-}" ]; then
     BIN=$PWD/target/debug
 fi
 
-if ! cmp -s tests/peers/requirements.txt "$peers/installed.txt"; then
-    echo "installing the peers into $venv (once)"
-    mkdir -p "$peers"
-    [ -x "$venv/bin/python" ] || python3 -m venv "$venv"
-    # Portable instructions only; some virtual machines announce AMX and fail on it.
-    CMAKE_ARGS="-DGGML_NATIVE=OFF -DGGML_AVX=ON -DGGML_AVX2=ON -DGGML_FMA=ON -DGGML_F16C=ON -DLLAVA_BUILD=OFF" \
-        "$venv/bin/pip" install --quiet -r tests/peers/requirements.txt
-    cp tests/peers/requirements.txt "$peers/installed.txt"
-fi
+tests/peers/install.sh >/dev/null
 
 work=$(mktemp -d)
 started=()

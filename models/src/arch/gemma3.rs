@@ -4,7 +4,7 @@
 use crate::decoder::{Decoder, Layer};
 use crate::error::ModelError;
 use crate::gguf::{Dimensions, Gguf};
-use crate::layers::{Activation, Attention, GatedMlp, Pairing, RmsNorm, Rope, SelfAttention};
+use crate::layers::{Activation, GatedMlp, Pairing, RmsNorm, Rope, SelfAttention};
 
 /// Every sixth layer sees everything.
 const GLOBAL_PERIOD: usize = 6;
@@ -29,14 +29,14 @@ fn layer(gguf: &Gguf, dims: &Dimensions, window: Option<usize>, index: usize) ->
     let block = format!("blk.{index}");
     let norm = |name: &str| RmsNorm::load(gguf, &format!("{block}.{name}"), dims.hidden, dims.rms_epsilon);
     let is_global = (index + 1).is_multiple_of(GLOBAL_PERIOD);
-    let attention = Attention::new(dims, window.filter(|_| !is_global));
+    let attention = SelfAttention::load(gguf, dims, &block, window.filter(|_| !is_global))?;
     let attention = match dims.layers {
         LAYERS_27B => attention.with_scale(1.0 / ((dims.hidden / dims.heads) as f32).sqrt()),
         _ => attention,
     };
     Ok(Layer {
         attention_norm: norm("attn_norm")?,
-        attention: SelfAttention::load(gguf, dims, &block, attention)?.with_head_norms(gguf, &block)?,
+        attention: attention.with_head_norms(gguf, &block)?,
         post_attention_norm: Some(norm("post_attention_norm")?),
         mlp_norm: norm("ffn_norm")?,
         mlp: GatedMlp::load(gguf, dims, &block, Activation::GeluTanh)?,

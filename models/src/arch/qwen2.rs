@@ -3,7 +3,7 @@
 use crate::decoder::{Decoder, Layer};
 use crate::error::ModelError;
 use crate::gguf::{Dimensions, Gguf};
-use crate::layers::{Activation, Attention, GatedMlp, Pairing, RmsNorm, Rope, SelfAttention};
+use crate::layers::{Activation, GatedMlp, Pairing, RmsNorm, Rope, SelfAttention};
 
 pub(super) fn load(gguf: &Gguf, dims: &Dimensions, _context: usize) -> Result<Decoder, ModelError> {
     let rope_dimensions = gguf.rope_dimensions(dims.head_dim)?;
@@ -16,7 +16,7 @@ fn layer(gguf: &Gguf, dims: &Dimensions, index: usize) -> Result<Layer, ModelErr
     let norm = |name: &str| RmsNorm::load(gguf, &format!("{block}.{name}"), dims.hidden, dims.rms_epsilon);
     Ok(Layer {
         attention_norm: norm("attn_norm")?,
-        attention: SelfAttention::load(gguf, dims, &block, Attention::new(dims, None))?,
+        attention: SelfAttention::load(gguf, dims, &block, None)?,
         post_attention_norm: None,
         mlp_norm: norm("ffn_norm")?,
         mlp: GatedMlp::load(gguf, dims, &block, Activation::Silu)?,

@@ -1,6 +1,6 @@
 //! A cache as bytes, for files, and the pages that it holds, so that shared ones are counted once.
 
-use super::{Cache, Element, LayerCache, PAGE_TOKENS, Page};
+use super::{Cache, Element, LayerCache, PAGE_TOKENS, Page, value_width};
 use std::io::{Read, Result, Write};
 use std::sync::Arc;
 
@@ -61,7 +61,7 @@ impl Cache {
 impl LayerCache {
     /// Of a page's keys, and of its values.
     fn page_elements(&self) -> [usize; 2] {
-        [self.kv_heads * PAGE_TOKENS * self.head_dim; 2]
+        [self.head_dim, value_width(self.head_dim)].map(|row| self.kv_heads * PAGE_TOKENS * row)
     }
 
     fn page_bytes(&self) -> usize {

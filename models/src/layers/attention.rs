@@ -1,110 +1,100 @@
-//! Causal attention over the pages of a cache, with grouped queries and an optional sliding window.
+//! The attention of one layer, with its projections: scaled dot products with a softmax (Vaswani et al., 2017), causal,
+//! with grouped queries (Ainslie et al., 2023) and an optional sliding window.
 
+use super::{Compute, Linear, Projection, RmsNorm, Rope, Scratch};
 use crate::cache::LayerCache;
-use crate::gguf::Dimensions;
-use candle_core::utils::barrier_pool;
-use std::sync::Mutex;
+use crate::error::ModelError;
+use crate::gguf::{Dimensions, Gguf};
+use crate::kernels::Shape;
 
-/// Multiplications below which waking other threads costs more than it saves.
-const PARALLEL_MULTIPLICATIONS: usize = 200_000;
-/// Independent sums of a dot product, so that the compiler can use vector registers.
-const LANES: usize = 16;
-
-/// The shape of one layer's attention.
-#[derive(Debug, Clone)]
-pub(crate) struct Attention {
-    heads: usize,
-    kv_heads: usize,
-    head_dim: usize,
-    scale: f32,
-    /// Tokens that a position sees, itself included; `None`: all before it.
-    window: Option<usize>,
+pub(crate) struct SelfAttention {
+    shape: Shape,
+    /// Query, key and value, side by side.
+    projection: Projection,
+    /// Norms of each head's query and key, of the models that have them.
+    head_norms: Option<(RmsNorm, RmsNorm)>,
+    output: Projection,
+    epsilon: f32,
 }
 
-impl Attention {
-    pub(crate) fn new(dims: &Dimensions, window: Option<usize>) -> Attention {
-        let scale = 1.0 / (dims.head_dim as f32).sqrt();
-        Attention { heads: dims.heads, kv_heads: dims.kv_heads, head_dim: dims.head_dim, scale, window }
+impl SelfAttention {
+    /// `window`: tokens that a position sees, itself included; `None`: all before it.
+    pub(crate) fn load(
+        gguf: &Gguf,
+        dims: &Dimensions,
+        block: &str,
+        window: Option<usize>,
+    ) -> Result<SelfAttention, ModelError> {
+        let name = |part: &str| format!("{block}.{part}");
+        let (query, kv) = (dims.heads * dims.head_dim, dims.kv_heads * dims.head_dim);
+        let linear = |part: &str, rows: usize| Linear::load(gguf, &name(part), rows, dims.hidden);
+        let projection = match gguf.has(&name("attn_qkv.weight")) {
+            true => vec![linear("attn_qkv", query + 2 * kv)?],
+            false => vec![linear("attn_q", query)?, linear("attn_k", kv)?, linear("attn_v", kv)?],
+        };
+        Ok(SelfAttention {
+            shape: Shape {
+                heads: dims.heads,
+                kv_heads: dims.kv_heads,
+                head_dim: dims.head_dim,
+                scale: 1.0 / (dims.head_dim as f32).sqrt(),
+                window,
+            },
+            projection: Projection::new(projection),
+            head_norms: None,
+            output: Projection::new(vec![Linear::load(gguf, &name("attn_output"), dims.hidden, query)?]),
+            epsilon: dims.rms_epsilon,
+        })
     }
 
-    pub(crate) fn with_scale(self, scale: f32) -> Attention {
-        Attention { scale, ..self }
+    /// With another factor on the scores than one over the root of the head's width.
+    pub(crate) fn with_scale(mut self, scale: f32) -> SelfAttention {
+        self.shape.scale = scale;
+        self
     }
 
-    /// Writes `keys` and `values` (`[tokens, kv_heads, head_dim]`) to the cache at `start`, then attends with `queries`
-    /// (`[tokens, heads, head_dim]`). Returns `[tokens, heads, head_dim]`.
+    /// With the norms of each head's query and key (Qwen 3, Gemma 3).
+    pub(crate) fn with_head_norms(self, gguf: &Gguf, block: &str) -> Result<SelfAttention, ModelError> {
+        let (len, epsilon) = (self.shape.head_dim, self.epsilon);
+        let norm = |part: &str| RmsNorm::load(gguf, &format!("{block}.{part}"), len, epsilon);
+        let head_norms = Some((norm("attn_q_norm")?, norm("attn_k_norm")?));
+        Ok(SelfAttention { head_norms, ..self })
+    }
+
+    /// Attends from `scratch.input`, `[tokens, hidden]`, at the positions from `start` on, with the angles of
+    /// `scratch.positions[rope.1]`. Adds the result to `scratch.x`, or with `apart` writes it to `scratch.update`.
     pub(crate) fn forward(
         &self,
+        compute: &Compute<'_>,
         cache: &mut LayerCache,
         start: usize,
-        queries: &[f32],
-        keys: &[f32],
-        values: &[f32],
-    ) -> Vec<f32> {
-        cache.write(start, keys, values);
-        let tokens = queries.len() / (self.heads * self.head_dim);
-        let mut output = vec![0.0; queries.len()];
-        let group = self.heads / self.kv_heads * self.head_dim;
-        // One item is one key-value head of one token: its queries read the same keys.
-        let item = |index: usize, target: &mut [f32]| {
-            let queries = &queries[index * group..(index + 1) * group];
-            self.attend(cache, index % self.kv_heads, start + index / self.kv_heads, queries, target);
-        };
-        if queries.len() * (start + tokens) < PARALLEL_MULTIPLICATIONS {
-            output.chunks_exact_mut(group).enumerate().for_each(|(index, target)| item(index, target));
-            return output;
-        }
-        let targets: Vec<_> = output.chunks_exact_mut(group).map(Mutex::new).collect();
-        barrier_pool().execute_chunked(targets.len(), |range| {
-            for index in range {
-                // Each item is locked once, by the thread that computes it; the lock only tells the compiler so.
-                if let Ok(mut target) = targets[index].lock() {
-                    item(index, &mut target);
-                }
+        rope: (&Rope, usize),
+        scratch: &mut Scratch,
+        apart: bool,
+    ) -> Result<(), ModelError> {
+        let Scratch { x, input, update, wide, inner, halves, positions, .. } = scratch;
+        self.projection.forward(compute, input, wide, false)?;
+        let (head_dim, stride) = (self.shape.head_dim, self.projection.rows());
+        let (query, kv) = (self.shape.heads * head_dim, self.shape.kv_heads * head_dim);
+        compute.pass.rows(wide, stride, |token, row| {
+            let (queries, rest) = row.split_at_mut(query);
+            if let Some((query_norm, key_norm)) = &self.head_norms {
+                query_norm.forward_in_place(&compute.kernels, queries);
+                key_norm.forward_in_place(&compute.kernels, &mut rest[..kv]);
             }
+            rope.0.rotate(&positions[rope.1], token, queries, head_dim);
+            rope.0.rotate(&positions[rope.1], token, &mut rest[..kv], head_dim);
         });
-        output
-    }
-
-    /// The queries of one key-value head at `position`: `queries` and `output` are `[group, head_dim]`.
-    fn attend(&self, cache: &LayerCache, head: usize, position: usize, queries: &[f32], output: &mut [f32]) {
-        let to = position + 1;
-        let from = self.window.map_or(0, |window| to.saturating_sub(window));
-        let mut weights = Vec::with_capacity(to - from);
-        for (query, output) in queries.chunks_exact(self.head_dim).zip(output.chunks_exact_mut(self.head_dim)) {
-            weights.clear();
-            for (keys, _) in cache.rows(head, from, to) {
-                weights.extend(keys.chunks_exact(self.head_dim).map(|key| dot(query, key) * self.scale));
-            }
-            softmax(&mut weights);
-            let mut weights = weights.iter();
-            for (_, values) in cache.rows(head, from, to) {
-                for (value, weight) in values.chunks_exact(self.head_dim).zip(&mut weights) {
-                    output.iter_mut().zip(value).for_each(|(output, value)| *output += weight * value);
-                }
-            }
+        for (token, row) in wide.chunks_exact(stride).enumerate() {
+            let (key, value) = row[query..].split_at(kv);
+            cache.write(&compute.kernels, start + token, key, value, halves);
+        }
+        let cache = &*cache;
+        let page = |head: usize, page: usize| cache.page(head, page);
+        compute.kernels.attend(&compute.pass, self.shape, (wide, stride), start, page, inner);
+        match apart {
+            true => self.output.forward(compute, inner, update, false),
+            false => self.output.forward(compute, inner, x, true),
         }
     }
-}
-
-fn dot(a: &[f32], b: &[f32]) -> f32 {
-    let (a_lanes, b_lanes) = (a.chunks_exact(LANES), b.chunks_exact(LANES));
-    let rest: f32 = a_lanes.remainder().iter().zip(b_lanes.remainder()).map(|(a, b)| a * b).sum();
-    let mut sums = [0.0f32; LANES];
-    for (a, b) in a_lanes.zip(b_lanes) {
-        for lane in 0..LANES {
-            sums[lane] += a[lane] * b[lane];
-        }
-    }
-    sums.iter().sum::<f32>() + rest
-}
-
-fn softmax(values: &mut [f32]) {
-    let max = values.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let mut sum = 0.0;
-    for value in values.iter_mut() {
-        *value = (*value - max).exp();
-        sum += *value;
-    }
-    values.iter_mut().for_each(|value| *value /= sum);
 }

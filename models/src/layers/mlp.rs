@@ -1,30 +1,25 @@
 //! The gated feed-forward layer (Shazeer, 2020).
 
-use super::{Input, Linear};
+use super::{Activation, Compute, Linear, Projection, Scratch};
 use crate::error::ModelError;
 use crate::gguf::{Dimensions, Gguf};
-use candle_core::Device;
-
-/// The gate's non-linearity.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Activation {
-    Silu,
-    /// GELU in its tanh form.
-    GeluTanh,
-}
+use crate::kernels::{BLOCK_COLUMNS, GROUP_ROWS, Gate, Part};
 
 /// `down(activation(gate(x)) * up(x))`.
 pub(crate) struct GatedMlp {
     gate_and_up: GateAndUp,
-    down: Linear,
+    down: Projection,
+    width: usize,
     activation: Activation,
-    device: Device,
 }
 
 enum GateAndUp {
-    Separate(Linear, Linear),
-    /// One matrix, the gate's rows first.
-    Fused(Linear),
+    /// Our kernels do both products and the gate at once.
+    Separate(Part, Part),
+    /// The same of one matrix, the gate's rows first.
+    Fused(Part),
+    /// Gates and ups side by side, by whatever multiplies them.
+    Apart(Projection),
 }
 
 impl GatedMlp {
@@ -36,54 +31,59 @@ impl GatedMlp {
     ) -> Result<GatedMlp, ModelError> {
         let name = |part: &str| format!("{block}.{part}");
         let (hidden, width) = (dims.hidden, dims.feed_forward);
-        let gate_and_up = match gguf.has(&name("ffn_gate.weight")) {
-            true => GateAndUp::Separate(
+        let linears = match gguf.has(&name("ffn_gate.weight")) {
+            true => vec![
                 Linear::load(gguf, &name("ffn_gate"), width, hidden)?,
                 Linear::load(gguf, &name("ffn_up"), width, hidden)?,
-            ),
-            false => GateAndUp::Fused(Linear::load(gguf, &name("ffn_up"), 2 * width, hidden)?),
+            ],
+            false => vec![Linear::load(gguf, &name("ffn_up"), 2 * width, hidden)?],
         };
-        let down = Linear::load(gguf, &name("ffn_down"), hidden, width)?;
-        Ok(GatedMlp { gate_and_up, down, activation, device: gguf.device().clone() })
+        let down = Projection::new(vec![Linear::load(gguf, &name("ffn_down"), hidden, width)?]);
+        Ok(GatedMlp { gate_and_up: GateAndUp::new(linears, width), down, width, activation })
     }
 
-    /// `x`: `[tokens, hidden]`. Returns the same shape.
-    pub(crate) fn forward(&self, x: &Input) -> Result<Vec<f32>, ModelError> {
-        let width = self.down.columns();
-        let gated = match &self.gate_and_up {
+    /// Feeds `scratch.input`, `[tokens, hidden]`, forward. Adds the result to `scratch.x`, or with `apart` writes it to
+    /// `scratch.update`.
+    pub(crate) fn forward(&self, compute: &Compute<'_>, scratch: &mut Scratch, apart: bool) -> Result<(), ModelError> {
+        let Scratch { x, input, update, wide, inner, .. } = scratch;
+        let (width, activation) = (self.width, self.activation);
+        match &self.gate_and_up {
             GateAndUp::Separate(gate, up) => {
-                let mut gate = gate.forward(x)?;
-                self.activation.gate(&mut gate, &up.forward(x)?);
-                gate
+                let pair = Gate { gate: (&gate.matrix, 0), up: (&up.matrix, 0), activation };
+                compute.kernels.gated(&compute.pass, &pair, width, input, inner);
             }
-            GateAndUp::Fused(linear) => {
-                let mut rows = linear.forward(x)?;
-                let halves = rows.chunks_exact_mut(2 * width).map(|row| row.split_at_mut(width));
-                halves
-                    .flat_map(|(gate, up)| {
-                        self.activation.gate(gate, up);
-                        gate.to_vec()
-                    })
-                    .collect()
+            GateAndUp::Fused(both) => {
+                let pair = Gate { gate: (&both.matrix, 0), up: (&both.matrix, width), activation };
+                compute.kernels.gated(&compute.pass, &pair, width, input, inner);
             }
-        };
-        self.down.forward(&Input::new(gated, width, &self.device)?)
-    }
-}
-
-impl Activation {
-    /// `gate = activation(gate) * up`.
-    fn gate(self, gate: &mut [f32], up: &[f32]) {
-        let apply = |activation: fn(f32) -> f32, gate: &mut [f32]| {
-            gate.iter_mut().zip(up).for_each(|(gate, up)| *gate = activation(*gate) * up);
-        };
-        match self {
-            Activation::Silu => apply(|x| x / (1.0 + (-x).exp()), gate),
-            Activation::GeluTanh => apply(gelu_tanh, gate),
+            GateAndUp::Apart(projection) => {
+                projection.forward(compute, input, wide, false)?;
+                compute.kernels.rows(&compute.pass, input.tokens(), width, inner, |token, row| {
+                    let (gate, up) = wide[token * 2 * width..(token + 1) * 2 * width].split_at(width);
+                    row.copy_from_slice(gate);
+                    compute.kernels.gate_row(activation, row, up);
+                });
+            }
+        }
+        match apart {
+            true => self.down.forward(compute, inner, update, false),
+            false => self.down.forward(compute, inner, x, true),
         }
     }
 }
 
-fn gelu_tanh(x: f32) -> f32 {
-    0.5 * x * (1.0 + ((2.0 / std::f32::consts::PI).sqrt() * x * (1.0 + 0.044715 * x * x)).tanh())
+impl GateAndUp {
+    fn new(linears: Vec<Linear>, width: usize) -> GateAndUp {
+        const { assert!(BLOCK_COLUMNS.is_multiple_of(GROUP_ROWS)) };
+        let whole = width.is_multiple_of(BLOCK_COLUMNS) && linears.iter().all(|linear| linear.packed().is_some());
+        if !whole {
+            return GateAndUp::Apart(Projection::new(linears));
+        }
+        let mut linears = linears.into_iter();
+        match (linears.next(), linears.next()) {
+            (Some(Linear::Packed(gate)), Some(Linear::Packed(up))) => GateAndUp::Separate(gate, up),
+            (Some(Linear::Packed(both)), None) => GateAndUp::Fused(both),
+            (first, second) => GateAndUp::Apart(Projection::new(first.into_iter().chain(second).collect())),
+        }
+    }
 }

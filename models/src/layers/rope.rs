@@ -20,9 +20,9 @@ pub(crate) struct Rope {
     magnitude: f32,
 }
 
-/// Cosines and sines of consecutive positions, `[tokens, n/2]` each.
-pub(crate) struct Positions<'a> {
-    rope: &'a Rope,
+/// Cosines and sines of consecutive positions, `[tokens, n/2]` each; shared by the layers of a pass.
+#[derive(Default)]
+pub(crate) struct Positions {
     cos: Vec<f32>,
     sin: Vec<f32>,
 }
@@ -48,27 +48,27 @@ impl Rope {
         Rope { magnitude, ..self }
     }
 
-    /// The angles of `tokens` positions from `start` on; shared by all layers of one pass.
-    pub(crate) fn positions(&self, start: usize, tokens: usize) -> Positions<'_> {
-        let angles =
-            (start..start + tokens).flat_map(|position| self.frequencies.iter().map(move |f| position as f32 * f));
-        let (sin, cos) =
-            angles.map(f32::sin_cos).map(|(sin, cos)| (sin * self.magnitude, cos * self.magnitude)).unzip();
-        Positions { rope: self, cos, sin }
+    /// The angles of `tokens` positions from `start` on.
+    pub(crate) fn fill(&self, start: usize, tokens: usize, positions: &mut Positions) {
+        positions.cos.clear();
+        positions.sin.clear();
+        for position in start..start + tokens {
+            for frequency in &self.frequencies {
+                let (sin, cos) = (position as f32 * frequency).sin_cos();
+                positions.cos.push(cos * self.magnitude);
+                positions.sin.push(sin * self.magnitude);
+            }
+        }
     }
-}
 
-impl Positions<'_> {
-    /// Turns `x`, `[tokens, heads, head_dim]`. Numbers past the rotary dimensions stay.
-    pub(crate) fn rotate(&self, x: &mut [f32], heads: usize, head_dim: usize) {
-        let half = self.rope.frequencies.len();
-        let angles = self.cos.chunks_exact(half).zip(self.sin.chunks_exact(half));
-        for (token, (cos, sin)) in x.chunks_exact_mut(heads * head_dim).zip(angles) {
-            for head in token.chunks_exact_mut(head_dim) {
-                match self.rope.pairing {
-                    Pairing::Adjacent => rotate_adjacent(&mut head[..2 * half], cos, sin),
-                    Pairing::Halves => rotate_halves(&mut head[..2 * half], cos, sin),
-                }
+    /// Turns `heads`, `[heads, head_dim]`, of the pass's token `token`. Numbers past the rotary dimensions stay.
+    pub(crate) fn rotate(&self, positions: &Positions, token: usize, heads: &mut [f32], head_dim: usize) {
+        let half = self.frequencies.len();
+        let (cos, sin) = (&positions.cos[token * half..][..half], &positions.sin[token * half..][..half]);
+        for head in heads.chunks_exact_mut(head_dim) {
+            match self.pairing {
+                Pairing::Adjacent => rotate_adjacent(&mut head[..2 * half], cos, sin),
+                Pairing::Halves => rotate_halves(&mut head[..2 * half], cos, sin),
             }
         }
     }
