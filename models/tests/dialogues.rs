@@ -23,7 +23,8 @@ const ALL: [TinyArchitecture; 5] = [
 static ENGINES: LazyLock<Vec<Arc<Engine>>> = LazyLock::new(|| {
     let folder = tempfile::tempdir().unwrap();
     let load = |architecture| {
-        let path = folder.path().join("tiny.gguf");
+        // A file each: a loaded model still reads its embedding from it.
+        let path = folder.path().join(format!("{architecture:?}.gguf"));
         TinyModel::new(architecture).write(&path).unwrap();
         Arc::new(Engine::load(&path, &LoadOptions::default()).unwrap())
     };

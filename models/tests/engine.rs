@@ -223,6 +223,24 @@ fn bytes_changed_anywhere_in_the_header_never_panic() {
     }
 }
 
+/// The embedding of a model with a head of its own stays in the file.
+#[test]
+fn a_file_changed_under_a_loaded_model_is_named_and_a_deleted_one_is_not_missed() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tiny.gguf");
+    let model = TinyModel::new(TinyArchitecture::Phi3);
+    model.write(&path).unwrap();
+    let engine = Engine::load(&path, &LoadOptions::default()).unwrap();
+    let expected = whole(&engine, &prompt());
+    std::fs::rename(&path, folder.path().join("elsewhere.gguf")).unwrap();
+    TinyModel { seed: 2, ..model }.write(&path).unwrap();
+    assert_same(&whole(&engine, &prompt()), &expected, "after the file was replaced");
+    std::fs::write(folder.path().join("elsewhere.gguf"), b"GGUF").unwrap();
+    let error = engine.prefill(&mut engine.new_cache().unwrap(), &prompt());
+    let found = error.map_err(|error| error.to_string());
+    assert!(cfg!(not(target_arch = "x86_64")) || found.is_err_and(|error| error.contains("was changed")));
+}
+
 #[test]
 fn a_missing_file_a_folder_and_another_format_are_named() {
     let folder = tempfile::tempdir().unwrap();

@@ -10,6 +10,7 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 /// A matrix of `rows` outputs and `columns` inputs.
 pub(crate) enum Weight {
@@ -25,6 +26,8 @@ pub(crate) struct RowReader {
     stored: Stored,
     columns: usize,
     offset: u64,
+    /// Bytes and time of change of the file when it was opened.
+    state: (u64, Option<SystemTime>),
 }
 
 /// The same rows as f32.
@@ -100,7 +103,8 @@ impl Gguf {
             return Err(self.error(format!("tensor {name} ends at byte {end}, after the file's end")));
         }
         let file = self.file.try_clone().map_err(|error| self.error(error.to_string()))?;
-        Ok(Some(RowReader { file, path: self.path.clone(), name: name.to_owned(), stored, columns, offset }))
+        let state = state(&file);
+        Ok(Some(RowReader { file, path: self.path.clone(), name: name.to_owned(), stored, columns, offset, state }))
     }
 
     pub(super) fn expect_shape(&self, name: &str, dims: &[usize]) -> Result<(), ModelError> {
@@ -145,7 +149,23 @@ impl Source for Dequantised<'_> {
     }
 }
 
+fn state(file: &File) -> (u64, Option<SystemTime>) {
+    file.metadata().map_or((0, None), |metadata| (metadata.len(), metadata.modified().ok()))
+}
+
 impl RowReader {
+    /// # Errors
+    /// If the file was written to since it was opened. One that was replaced or deleted is not this file.
+    pub(crate) fn expect_unchanged(&self) -> Result<(), ModelError> {
+        match state(&self.file) == self.state {
+            true => Ok(()),
+            false => Err(ModelError::File {
+                path: self.path.clone(),
+                problem: "the file was changed while the model is loaded; load it again".into(),
+            }),
+        }
+    }
+
     /// Writes one row to `to`, in f32; `bytes` is memory to be used again.
     pub(crate) fn row(&self, row: usize, bytes: &mut Vec<u8>, to: &mut [f32]) -> Result<(), ModelError> {
         bytes.resize(self.stored.row_bytes(self.columns).unwrap_or_default(), 0);

@@ -53,6 +53,7 @@ impl Embedding {
         match self {
             Embedding::Tied(matrix) => rows.for_each(|(row, &token)| unpack_row(matrix, token as usize, row)),
             Embedding::File(reader) => {
+                reader.expect_unchanged()?;
                 for (row, &token) in rows {
                     reader.row(token as usize, bytes, row)?;
                 }
