@@ -21,5 +21,5 @@ pub use file::{
 pub use keys::{defaults, env_name, known_keys};
 pub use load::{ConfigError, Loaded, Origin, find_file, load, load_from};
 pub use settings::{
-    LedgerSettings, LogSettings, ModelSettings, ModelSource, SessionSettings, Settings, SocketSettings,
+    CacheSettings, LedgerSettings, LogSettings, ModelSettings, ModelSource, SessionSettings, Settings, SocketSettings,
 };

@@ -18,7 +18,8 @@ use crate::views::{Views, ViewsConfigError};
 use budgets::{Budgets, keep_synced};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use tether_protocol::SessionId;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
@@ -105,6 +106,10 @@ impl Daemon {
             }
             Some(Err(error)) => return Err(error.into()),
         };
+        if let Ok(model) = &local {
+            model.set_max_age(Duration::from_millis(settings.sessions.ttl_ms.unsigned_abs()));
+            model.idle().map(|idle| tokio::spawn(LocalModel::unload_when_idle(idle)));
+        }
         let live = Live::new(settings)?;
         let daemon = Arc::new(Self {
             live: RwLock::new(Arc::new(live)),
@@ -133,6 +138,9 @@ impl Daemon {
         let reloaded = old.compare(&settings);
         let new = Live::reload(&old, settings)?;
         self.budgets.configure(&new.settings.budgets);
+        if let Ok(model) = &self.local {
+            model.set_max_age(Duration::from_millis(new.settings.sessions.ttl_ms.unsigned_abs()));
+        }
         *self.live.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(new);
         Ok(reloaded)
     }
@@ -144,6 +152,20 @@ impl Daemon {
 
     pub fn local(&self) -> Result<&LocalModel, &String> {
         self.local.as_ref()
+    }
+
+    /// Ends the local model's thread, which writes what it keeps to disk if that is wanted.
+    async fn close_model(self: &Arc<Self>) {
+        let daemon = self.clone();
+        // A panic in there was reported when it happened.
+        let _ = tokio::task::spawn_blocking(move || daemon.local.iter().for_each(LocalModel::close)).await;
+    }
+
+    /// Drops what the local model computed of a session, in memory and on disk.
+    pub(crate) async fn forget_computed(self: &Arc<Self>, session: SessionId) {
+        let daemon = self.clone();
+        let forget = move || daemon.local.iter().for_each(|model| model.forget(&session));
+        let _ = tokio::task::spawn_blocking(forget).await;
     }
 
     pub fn store(&self) -> &Store {

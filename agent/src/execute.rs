@@ -30,6 +30,8 @@ pub struct Finished {
     pub cost_usd: Option<f64>,
     pub dropped_messages: u32,
     pub queue_ms: Option<f64>,
+    /// Prompt tokens that were not computed again, where that is known.
+    pub cached_tokens: Option<u32>,
 }
 
 /// An answer under way.

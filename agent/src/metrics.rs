@@ -8,7 +8,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 use std::sync::atomic::AtomicU64;
-use tether_protocol::api::{ApiError, BudgetStatus};
+use tether_models::WorkerStats;
+use tether_protocol::api::{ApiError, BudgetStatus, MemoryStatus};
 use tether_protocol::record::Outcome;
 use tether_protocol::{Route, TurnRecord};
 
@@ -76,6 +77,10 @@ pub struct Metrics {
     sessions: Gauge,
     budget_spent: Family<OfBudget, Gauge<f64, AtomicU64>>,
     budget_reserved: Family<OfBudget, Gauge<f64, AtomicU64>>,
+    cache_sequences: Gauge,
+    cache_bytes: Gauge,
+    cache_disk_bytes: Gauge,
+    resident_bytes: Gauge,
 }
 
 /// From a millisecond to the longest deadline.
@@ -108,6 +113,10 @@ impl Metrics {
             sessions: Gauge::default(),
             budget_spent: Family::default(),
             budget_reserved: Family::default(),
+            cache_sequences: Gauge::default(),
+            cache_bytes: Gauge::default(),
+            cache_disk_bytes: Gauge::default(),
+            resident_bytes: Gauge::default(),
         };
         metrics.register();
         metrics
@@ -133,6 +142,11 @@ impl Metrics {
         registry.register("budget_spent_ratio", "Spent of each budget in its window", spent);
         registry.register("budget_reserved_ratio", "Reserved of each budget by turns under way", reserved);
         registry.register("sessions", "Dialogues that are remembered", self.sessions.clone());
+        let kept = "Dialogues whose keys and values the local model keeps in memory";
+        registry.register("model_cache_sequences", kept, self.cache_sequences.clone());
+        registry.register("model_cache_bytes", "Keys and values in memory", self.cache_bytes.clone());
+        registry.register("model_cache_disk_bytes", "Keys and values on disk", self.cache_disk_bytes.clone());
+        registry.register("resident_bytes", "Memory of the daemon's process", self.resident_bytes.clone());
     }
 
     pub(crate) fn settled(&self, record: &TurnRecord) {
@@ -150,6 +164,7 @@ impl Metrics {
         let count = |kind, tokens: u32| self.tokens.get_or_create(&Counted { route, kind }).inc_by(tokens.into());
         count("prompt", record.usage.prompt_tokens);
         count("completion", record.usage.completion_tokens);
+        count("cached", record.cached_tokens.unwrap_or(0));
         for (direction, bytes) in
             [("uplink", record.measured.uplink_bytes), ("downlink", record.measured.downlink_bytes)]
         {
@@ -196,6 +211,15 @@ impl Metrics {
             self.budget_spent.get_or_create(&label).set(ratio(*spent));
             self.budget_reserved.get_or_create(&label).set(ratio(*reserved));
         }
+    }
+
+    /// What the local model keeps, and the process holds, at the moment of asking.
+    pub(crate) fn cache(&self, stats: &WorkerStats, memory: Option<MemoryStatus>) {
+        let set = |gauge: &Gauge, value: u64| gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
+        set(&self.cache_sequences, stats.slots.count as u64);
+        set(&self.cache_bytes, stats.slots.bytes as u64);
+        set(&self.cache_disk_bytes, stats.disk.bytes);
+        set(&self.resident_bytes, memory.map_or(0, |memory| memory.resident_bytes));
     }
 
     /// The exposition; the gauges are given, because only the moment of asking knows them.

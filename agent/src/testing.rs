@@ -191,6 +191,7 @@ pub fn turn_record(id: &str) -> TurnRecord {
         energy_source: "unknown".into(),
         usage: Usage::default(),
         usage_estimated: false,
+        cached_tokens: None,
         dropped_messages: 0,
         timings: Timings::default(),
         outcome: Outcome::Unfinished,

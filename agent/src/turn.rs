@@ -17,6 +17,7 @@ mod routing;
 pub use answer::{Answer, End, Piece};
 
 use crate::daemon::{Daemon, Live};
+use crate::execute::LocalModel;
 use crate::features::{Known, candidates, observe};
 use crate::permit::{Asked, Means, permitted};
 use afford::Afforded;
@@ -73,6 +74,9 @@ async fn stages(
     deadline: Instant,
 ) -> Result<Answer, ApiError> {
     let routing = Routing::of(&request, daemon, &live)?;
+    if routing.route != RouteChoice::Cloud {
+        daemon.local().into_iter().for_each(LocalModel::warm_up);
+    }
     let mut dialogue = Dialogue::recall(daemon, &live, &request).await?;
     let views = TurnViews::gather(daemon, &live, &mut dialogue, &request.sensors).await?;
     let local_only = request.local_only || live.settings.local_only || views.attached_private;

@@ -18,10 +18,12 @@ pub use chat::{
 };
 pub use check::{AttachedImage, ChatTurn, CheckedMessage};
 pub use device::{
-    CameraPushed, CloudStatus, Feedback, FeedbackRequest, GatewayRating, LocalModelStatus, ModelCard, ModelList,
-    SensorPushed, Status, TurnList, TurnsQuery, Version, ViewStatus,
+    CameraPushed, CloudStatus, Feedback, FeedbackRequest, GatewayRating, LocalModelStatus, MemoryStatus,
+    ModelCacheStatus, ModelCard, ModelList, ModelState, SensorPushed, Status, TurnList, TurnsQuery, Version,
+    ViewStatus,
 };
 pub use error::{ApiError, ErrorBody, ErrorObject, from_json};
 pub use response::{
-    AnswerMessage, ChatChunk, ChatCompletion, Choice, ChunkChoice, Delta, TetherAnswer, TetherCosts, UsageBody,
+    AnswerMessage, ChatChunk, ChatCompletion, Choice, ChunkChoice, Delta, PromptTokensDetails, TetherAnswer,
+    TetherCosts, UsageBody,
 };

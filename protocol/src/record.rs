@@ -112,6 +112,9 @@ pub struct TurnRecord {
     /// Where `energy_j` comes from: `measured`, `modelled` or `unknown`.
     pub energy_source: String,
     pub usage: Usage,
+    /// Prompt tokens that the local model had computed for an earlier turn; unknown for the cloud.
+    #[serde(default)]
+    pub cached_tokens: Option<u32>,
     /// The model that answered did not count its tokens; `usage` and the USD were estimated from bytes.
     #[serde(default)]
     pub usage_estimated: bool,

@@ -163,7 +163,8 @@ mod tests {
             "joules_source": "modelled", "uplink_bytes": 41234, "downlink_bytes": null,
             "dropped_messages": 2, "dropped_images": 0, "budget_remaining": {}});
         let tether = Some(serde_json::from_value(tether).unwrap());
-        let usage = Some(UsageBody { prompt_tokens: 9, completion_tokens: 21, total_tokens: 30 });
+        let usage =
+            Some(UsageBody { prompt_tokens: 9, completion_tokens: 21, total_tokens: 30, ..UsageBody::default() });
         Facts { model: "m".into(), tether, usage, finish: Some(FinishReason::Length) }
     }
 

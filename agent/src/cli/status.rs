@@ -7,7 +7,9 @@ use serde_json::json;
 use std::io::Write;
 use std::process::ExitCode;
 use tether_protocol::Reading;
-use tether_protocol::api::{CloudStatus, LocalModelStatus, Status, Version, ViewStatus};
+use tether_protocol::api::{
+    CloudStatus, LocalModelStatus, MemoryStatus, ModelCacheStatus, ModelState, Status, Version, ViewStatus,
+};
 use tether_protocol::context::Link;
 
 pub(crate) async fn run(global: &Global) -> anyhow::Result<ExitCode> {
@@ -35,6 +37,7 @@ fn lines(status: &Status) -> Vec<(&'static str, String)> {
         (Some(model), _) => lines.extend(model_lines(model)),
         (None, why) => lines.push(("model", format!("{WARN}none{WARN:#}: {}", why.as_deref().unwrap_or("not set")))),
     }
+    lines.extend(status.memory.map(|memory| ("memory", memory_line(&memory))));
     lines.extend(cloud_lines(&status.cloud));
     lines.push(("policy", format!("{} over {} actions{local_only}", status.policy, status.actions)));
     lines.extend(status.views.iter().map(|view| ("view", view_line(view))));
@@ -45,7 +48,7 @@ fn lines(status: &Status) -> Vec<(&'static str, String)> {
     lines
 }
 
-fn model_lines(model: &LocalModelStatus) -> [(&'static str, String); 2] {
+fn model_lines(model: &LocalModelStatus) -> [(&'static str, String); 3] {
     let rate = |rate: Option<f64>| rate.map_or("unknown".into(), |rate| format!("{rate:.1} tokens/s"));
     let kind =
         format!("{} {}, {:.0}M parameters", model.architecture, model.quantization, model.parameter_count as f64 / 1e6);
@@ -54,8 +57,31 @@ fn model_lines(model: &LocalModelStatus) -> [(&'static str, String); 2] {
     let rates = format!("prompt {}, answer {}", rate(load.prefill_tokens_per_s), rate(load.decode_tokens_per_s));
     [
         ("model", format!("{} {DIM}({kind}, {file}){DIM:#}", model.name)),
-        ("", format!("{rates}, queue {}, loaded in {}", load.queue, units::duration_ms(model.load_ms))),
+        ("", format!("{rates}, queue {}, {}", load.queue, residence(model))),
+        ("", cache_line(&model.cache)),
     ]
+}
+
+fn residence(model: &LocalModelStatus) -> String {
+    let load = units::duration_ms(model.load_ms);
+    match model.state {
+        ModelState::Loaded => format!("loaded in {load}"),
+        ModelState::Loading => format!("{WARN}being loaded{WARN:#}, which took {load} the last time"),
+        ModelState::Unloaded => format!("not in memory now; the next turn loads it in about {load}"),
+    }
+}
+
+fn cache_line(cache: &ModelCacheStatus) -> String {
+    let (held, most) = (units::bytes(cache.bytes), units::bytes(cache.max_bytes));
+    let mut line = format!("keeps {} dialogues computed ({held} of {most}", cache.sequences);
+    if cache.disk_sequences > 0 {
+        line += &format!("; {} on disk, {}", cache.disk_sequences, units::bytes(cache.disk_bytes));
+    }
+    line + &format!("), {} of {} prompt tokens needed no computing", cache.cached_tokens, cache.prompt_tokens)
+}
+
+fn memory_line(memory: &MemoryStatus) -> String {
+    format!("{}, at most {} so far", units::bytes(memory.resident_bytes), units::bytes(memory.peak_resident_bytes))
 }
 
 fn cloud_lines(cloud: &CloudStatus) -> Vec<(&'static str, String)> {

@@ -62,6 +62,17 @@ pub struct ModelFile {
     pub max_tokens: u32,
     /// Put before every dialogue that brings no system message of its own; the empty string: none.
     pub system_prompt: Option<String>,
+    /// Bytes of what was computed of earlier turns, kept in memory so that a turn computes only what is new. 256 MiB:
+    /// a few dialogues of thousands of tokens, some twice the weights of the default model.
+    pub cache_bytes: u64,
+    /// The same on disk, for named sessions that have to leave memory, at a stop too. 0 (the default): none, because it
+    /// saves a prefill and nothing else, and costs a small device's flash tens of MB a dialogue.
+    pub cache_disk_bytes: u64,
+    /// Seconds without a turn after which the model leaves memory; the next turn loads it again. 0 (the default):
+    /// never, because a daemon is there to answer at once.
+    pub keep_alive_s: u64,
+    /// Whether tokens are guessed from what was said before. It changes no answer.
+    pub speculation: bool,
 }
 
 impl Default for ModelFile {
@@ -75,6 +86,10 @@ impl Default for ModelFile {
             queue: 16,
             max_tokens: 512,
             system_prompt: None,
+            cache_bytes: 256 << 20,
+            cache_disk_bytes: 0,
+            keep_alive_s: 0,
+            speculation: true,
         }
     }
 }

@@ -7,6 +7,7 @@ use crate::image_codec::EncodeOptions;
 use crate::store::Limits;
 use crate::views::ViewsConfig;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 use tether_models::{LoadOptions, OnContextFull};
 use tether_protocol::ActionSpace;
 use tether_protocol::limits::{MAX_ANSWER_TOKENS, MAX_DEADLINE_MS, MAX_TEXT_BYTES};
@@ -53,6 +54,20 @@ pub struct ModelSettings {
     pub queue_limit: usize,
     /// `None`: the daemon's own short one.
     pub system_prompt: Option<String>,
+    pub cache: CacheSettings,
+    /// `None`: the model stays in memory.
+    pub keep_alive: Option<Duration>,
+    pub speculation: bool,
+}
+
+/// What is kept of earlier turns' arithmetic.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CacheSettings {
+    pub max_bytes: usize,
+    /// 0: nothing goes to disk.
+    pub max_disk_bytes: u64,
+    /// Beside the ledger.
+    pub folder: PathBuf,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -122,6 +137,7 @@ impl Settings {
             in_range("policy.deadline_ms", deadline_ms, 1, MAX_DEADLINE_MS)?;
         }
         let has_model = model.path.is_some() || model.name != "none";
+        let ledger_path = ledger.path.map_or_else(|| places.ledger(), |path| base.join(path));
         let settings = Self {
             local_only,
             socket: SocketSettings {
@@ -131,7 +147,7 @@ impl Settings {
             },
             default_max_tokens: model.max_tokens,
             budgets: budgets.resolve(energy, &cloud, has_model)?,
-            model: resolve_model(model, &base)?,
+            model: resolve_model(model, &base, ledger_path.with_file_name("cache"))?,
             cloud,
             views,
             images,
@@ -152,7 +168,7 @@ impl Settings {
                     max_bytes: in_range("ledger.max_bytes", ledger.max_bytes, 1 << 20, 1 << 50)?,
                 },
                 content: ledger.content,
-                path: ledger.path.map_or_else(|| places.ledger(), |path| base.join(path)),
+                path: ledger_path,
             },
             log: LogSettings { level: log.level, format: log.format },
             metrics_enabled: metrics.enabled,
@@ -165,7 +181,11 @@ impl Settings {
     }
 }
 
-fn resolve_model(model: super::file::ModelFile, base: &Path) -> Result<Option<ModelSettings>, ConfigError> {
+fn resolve_model(
+    model: super::file::ModelFile,
+    base: &Path,
+    cache_folder: PathBuf,
+) -> Result<Option<ModelSettings>, ConfigError> {
     let source = match model.path {
         Some(path) => ModelSource::Path(base.join(path)),
         None if model.name == "none" => return Ok(None),
@@ -189,6 +209,16 @@ fn resolve_model(model: super::file::ModelFile, base: &Path) -> Result<Option<Mo
         },
         queue_limit: model.queue,
         system_prompt: model.system_prompt,
+        cache: CacheSettings {
+            max_bytes: in_range("model.cache_bytes", model.cache_bytes, 0, 1 << 40)? as usize,
+            max_disk_bytes: in_range("model.cache_disk_bytes", model.cache_disk_bytes, 0, 1 << 50)?,
+            folder: cache_folder,
+        },
+        keep_alive: match in_range("model.keep_alive_s", model.keep_alive_s, 0, 10 * 365 * 86_400)? {
+            0 => None,
+            seconds => Some(Duration::from_secs(seconds)),
+        },
+        speculation: model.speculation,
     }))
 }
 

@@ -2,7 +2,7 @@
 
 use super::{Reloaded, StartError};
 use crate::cloud::{Cloud, openai::OpenAiCloud, quic::QuicCloud};
-use crate::config::{CloudConfig, PolicyName, Settings};
+use crate::config::{CloudConfig, ModelSettings, PolicyName, Settings};
 use crate::prompt;
 use std::sync::Arc;
 use tether_models::OnContextFull;
@@ -57,7 +57,10 @@ impl Live {
         let source = |settings: &Settings| settings.model.as_ref().map(|model| model.source.clone());
         let built = |settings: &Settings| {
             let model = settings.model.as_ref();
-            model.map(|model| (model.load.context_tokens, model.load.threads, model.queue_limit))
+            model.map(|model| {
+                let ModelSettings { load, queue_limit, cache, keep_alive, speculation, .. } = model;
+                (load.context_tokens, load.threads, *queue_limit, cache.clone(), *keep_alive, *speculation)
+            })
         };
         let needs_restart = [
             ("socket", old.socket != new.socket),

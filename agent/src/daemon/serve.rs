@@ -31,7 +31,8 @@ pub enum ServeError {
 }
 
 impl Daemon {
-    /// Serves until `shutdown`, then takes no new connections and lets the running answers end for up to 20 s.
+    /// Serves until `shutdown`, then takes no new connections, lets the running answers end for up to 20 s, and ends
+    /// the local model's thread.
     ///
     /// # Errors
     /// The listener is unusable.
@@ -68,6 +69,7 @@ impl Daemon {
         if tokio::time::timeout(DRAIN, connections.wait()).await.is_err() {
             tracing::warn!(left = connections.len(), "answers were still running after {} s", DRAIN.as_secs());
         }
+        self.close_model().await;
         Ok(())
     }
 }

@@ -1,19 +1,24 @@
 //! Answers from the local model.
 
-use super::{Finished, Step};
+mod host;
+mod run;
+
+pub(super) use run::LocalRun;
+pub(crate) use run::api_error;
+
 use crate::config::{ModelSettings, ModelSource};
-use std::hash::{DefaultHasher, Hash, Hasher};
+use host::Host;
+use run::{CancelOnDrop, key, sampling_options};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tether_models::registry::Registry;
 use tether_models::{
-    Cancel, ChatMessage, Engine, Event, Finish, GenerateOptions, Job, ModelError, OnContextFull, Prepared,
-    SamplingOptions, Worker, WorkerOptions,
+    Cancel, ChatMessage, GenerateOptions, Job, ModelError, ModelInfo, OnContextFull, Prepared, WorkerStats,
 };
-use tether_protocol::api::ApiError;
+use tether_protocol::SessionId;
+use tether_protocol::api::{ApiError, ModelState};
 use tether_protocol::context::Load;
-use tether_protocol::record::{FinishReason, Usage};
 use tether_protocol::wire::Sampling;
 use tokio::sync::mpsc;
 
@@ -25,12 +30,13 @@ pub enum LoadError {
     Model(#[from] ModelError),
 }
 
-/// The loaded model and its thread.
+/// The local model and its thread. It may be out of memory while nobody needs it; its next turn loads it again.
 pub struct LocalModel {
-    worker: Worker,
+    host: Arc<Host>,
+    info: ModelInfo,
     name: String,
     path: PathBuf,
-    load_ms: f64,
+    keep_alive: Option<Duration>,
 }
 
 /// A dialogue as the local model will see it.
@@ -48,16 +54,14 @@ impl LocalModel {
     /// # Errors
     /// The model is not in the registry or not downloaded, or its file is damaged.
     pub fn load(settings: &ModelSettings) -> Result<Self, LoadError> {
-        let started = Instant::now();
         let (path, name) = match &settings.source {
             ModelSource::Path(path) => (path.clone(), None),
             ModelSource::Registry(name) => (resolve(name)?, Some(name.clone())),
         };
-        let engine = Arc::new(Engine::load(&path, &settings.load)?);
-        let name = name.unwrap_or_else(|| engine.info().name.clone());
-        let worker =
-            Worker::start(engine, WorkerOptions { queue_limit: settings.queue_limit, ..WorkerOptions::default() })?;
-        Ok(Self { worker, name, path, load_ms: started.elapsed().as_secs_f64() * 1e3 })
+        let host = Host::new(settings.clone(), path.clone());
+        let info = host.load()?.engine().info().clone();
+        let name = name.unwrap_or_else(|| info.name.clone());
+        Ok(Self { host, info, name, path, keep_alive: settings.keep_alive })
     }
 
     pub fn name(&self) -> &str {
@@ -68,25 +72,34 @@ impl LocalModel {
         &self.path
     }
 
-    pub fn load_ms(&self) -> f64 {
-        self.load_ms
+    pub fn info(&self) -> &ModelInfo {
+        &self.info
     }
 
-    pub fn engine(&self) -> &Arc<Engine> {
-        self.worker.engine()
+    /// Whether it is in memory, and how long it took to load the last time, in ms.
+    pub fn state(&self) -> (ModelState, f64) {
+        self.host.state_now()
+    }
+
+    pub fn keep_alive(&self) -> Option<Duration> {
+        self.keep_alive
+    }
+
+    pub fn stats(&self) -> WorkerStats {
+        self.host.stats()
     }
 
     /// How long the model's thread has not moved although there is work; `None` while it idles.
     pub fn stalled_for(&self) -> Option<Duration> {
-        self.worker.stalled_for()
+        self.host.stalled_for()
     }
 
     pub fn context_tokens(&self) -> u32 {
-        u32::try_from(self.engine().info().context_tokens).unwrap_or(u32::MAX)
+        u32::try_from(self.info.context_tokens).unwrap_or(u32::MAX)
     }
 
     pub fn load_now(&self) -> Load {
-        let stats = self.worker.stats();
+        let stats = self.host.stats();
         Load {
             queue: u32::try_from(stats.queue).unwrap_or(u32::MAX),
             prefill_tokens_per_s: stats.prefill_tokens_per_s,
@@ -94,144 +107,102 @@ impl LocalModel {
         }
     }
 
+    /// Begins to load in the background if the model is not in memory: a turn has come that may need it.
+    pub(crate) fn warm_up(&self) {
+        self.host.warm_up();
+    }
+
+    /// Unloads whenever nobody has used the model for [`keep_alive`](Self::keep_alive). Wakes up when that may be, and
+    /// not at all while the model is not in memory.
+    pub(crate) async fn unload_when_idle(host: IdleModel) {
+        let IdleModel { host, keep_alive } = host;
+        loop {
+            let looking = host.clone();
+            match tokio::task::spawn_blocking(move || looking.unload_if_idle(keep_alive)).await {
+                Ok(Some(wait)) => tokio::time::sleep(wait).await,
+                Ok(None) => host.until_loaded().await,
+                Err(_) => return,
+            }
+        }
+    }
+
+    /// What [`unload_when_idle`](Self::unload_when_idle) works on; `None`: the model stays in memory.
+    pub(crate) fn idle(&self) -> Option<IdleModel> {
+        self.keep_alive.map(|keep_alive| IdleModel { host: self.host.clone(), keep_alive })
+    }
+
+    /// Ends the model's thread, and writes what it keeps to disk if that is wanted. Blocks.
+    pub(crate) fn close(&self) {
+        self.host.close();
+    }
+
+    /// Drops what was computed of a session. Blocks while the disk is written to.
+    pub(crate) fn forget(&self, session: &SessionId) {
+        self.host.forget(session.as_str());
+    }
+
+    /// How long what nobody uses is kept.
+    pub(crate) fn set_max_age(&self, max_age: Duration) {
+        self.host.set_max_age(max_age);
+    }
+
     /// Renders and tokenizes a dialogue, off the async runtime: a megabyte of text takes a while.
     ///
     /// # Errors
-    /// The dialogue does not fit, or the model's template refuses it.
+    /// The dialogue does not fit, the model's template refuses it, or the model cannot be loaded again.
     pub(crate) async fn prepare(&self, prompt: LocalPrompt) -> Result<Prepared, ModelError> {
-        let engine = self.engine().clone();
-        let prepare = move || engine.prepare(&prompt.messages, prompt.on_context_full, prompt.reserve_tokens);
+        let model = self.host.get().await?;
+        let prepare = move || model.engine().prepare(&prompt.messages, prompt.on_context_full, prompt.reserve_tokens);
         let prepared = tokio::task::spawn_blocking(prepare).await;
         prepared.unwrap_or_else(|error| Err(ModelError::Stopped(error.to_string())))
     }
 
-    /// Begins an answer; it is queued fairly among clients.
+    /// Begins an answer; it is queued fairly among clients. What was computed of `session` before is used again.
     ///
     /// # Errors
     /// 429 if the queue is full.
-    pub(crate) fn begin(
+    pub(crate) async fn begin(
         &self,
         prepared: Prepared,
         sampling: &Sampling,
         max_tokens: u32,
         client: &str,
+        session: Option<&SessionId>,
     ) -> Result<LocalRun, ApiError> {
+        let model = self.host.get().await.map_err(|error| api_error(&error))?;
         let (tell, events) = mpsc::unbounded_channel();
         let cancel = Cancel::default();
-        let run = LocalRun {
-            events,
-            cancel: CancelOnDrop(cancel.clone()),
-            model: self.name.clone(),
-            dropped_messages: u32::try_from(prepared.dropped_messages).unwrap_or(u32::MAX),
-        };
         let job = Job {
             client: key(client),
-            session: None,
+            session: session.map(|session| session.as_str().to_owned()),
             prompt: prepared.tokens,
             options: GenerateOptions {
                 sampling: sampling_options(sampling),
                 max_tokens: max_tokens as usize,
                 stop: sampling.stop.clone(),
             },
-            cancel,
+            cancel: cancel.clone(),
             // A receiver that is gone has cancelled the job already.
             sink: Box::new(move |event| drop(tell.send(event))),
         };
-        self.worker.submit(job).map_err(|error| api_error(&error))?;
-        Ok(run)
+        model.submit(job).map_err(|error| api_error(&error))?;
+        Ok(LocalRun {
+            events,
+            cancel: CancelOnDrop(cancel),
+            model: self.name.clone(),
+            dropped_messages: u32::try_from(prepared.dropped_messages).unwrap_or(u32::MAX),
+            _model_in_use: model,
+        })
     }
+}
+
+/// A model that goes out of memory when it idles.
+pub(crate) struct IdleModel {
+    host: Arc<Host>,
+    keep_alive: Duration,
 }
 
 fn resolve(name: &str) -> Result<PathBuf, LoadError> {
     let file = Registry::from_env().and_then(|registry| registry.resolve(name));
     file.map_err(|error| LoadError::Registry { name: name.to_owned(), problem: error.to_string() })
-}
-
-/// An answer that the local model is making.
-pub struct LocalRun {
-    /// Unbounded, because the model's thread must not wait; `max_tokens` bounds it.
-    events: mpsc::UnboundedReceiver<Event>,
-    cancel: CancelOnDrop,
-    model: String,
-    dropped_messages: u32,
-}
-
-struct CancelOnDrop(Cancel);
-
-impl Drop for CancelOnDrop {
-    fn drop(&mut self) {
-        self.0.cancel();
-    }
-}
-
-impl LocalRun {
-    pub(super) fn model(&self) -> &str {
-        &self.model
-    }
-
-    pub(super) async fn next(&mut self) -> Step {
-        loop {
-            match self.events.recv().await {
-                Some(Event::Started) => {}
-                Some(Event::Text(text)) if text.is_empty() => {}
-                Some(Event::Text(text)) => return Step::Text(text),
-                Some(Event::Done(done)) => return Step::Done(self.finished(&done)),
-                Some(Event::Failed(error)) => return Step::Failed(api_error(&error)),
-                Some(Event::Cancelled) | None => {
-                    debug_assert!(!self.cancel.0.is_cancelled(), "only dropping this run cancels it");
-                    return Step::Failed(ApiError::server(503, "local_failed", "the local model's thread stopped"));
-                }
-            }
-        }
-    }
-
-    fn finished(&self, done: &tether_models::Generated) -> Finished {
-        let count = |tokens: usize| u32::try_from(tokens).unwrap_or(u32::MAX);
-        Finished {
-            finish_reason: match done.finish {
-                Finish::Stop => FinishReason::Stop,
-                Finish::Length => FinishReason::Length,
-            },
-            usage: Usage { prompt_tokens: count(done.prompt_tokens), completion_tokens: count(done.completion_tokens) },
-            usage_estimated: false,
-            cost_usd: Some(0.0),
-            dropped_messages: self.dropped_messages,
-            queue_ms: Some(done.queue_ms),
-        }
-    }
-}
-
-/// Without a temperature the local model answers as the makers of small instruct models advise (SmolLM2's card: 0.2
-/// and top_p 0.9); a seed that nobody gave is drawn.
-fn sampling_options(asked: &Sampling) -> SamplingOptions {
-    let usual = asked.temperature.is_none();
-    SamplingOptions {
-        temperature: asked.temperature.unwrap_or(0.2),
-        top_k: asked.top_k.map(|k| k as usize),
-        top_p: asked.top_p.or(usual.then_some(0.9)),
-        min_p: asked.min_p,
-        repetition_penalty: asked.repetition_penalty.unwrap_or(1.0),
-        seed: asked.seed.unwrap_or_else(rand::random),
-    }
-}
-
-/// What is wrong with the local model or with the prompt, as the client sees it.
-pub(crate) fn api_error(error: &ModelError) -> ApiError {
-    match error {
-        ModelError::ContextFull { .. } => {
-            ApiError::bad_request("messages", "context_length_exceeded", error.to_string())
-        }
-        ModelError::Parameter { parameter, .. } => {
-            ApiError::bad_request(*parameter, "invalid_value", error.to_string())
-        }
-        ModelError::Template(_) => ApiError::bad_request("messages", "template_refused", error.to_string()),
-        ModelError::QueueFull(_) => ApiError::busy(429, "queue_full", error.to_string(), 1),
-        _ => ApiError::server(500, "local_failed", error.to_string()),
-    }
-}
-
-fn key(client: &str) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    client.hash(&mut hasher);
-    hasher.finish()
 }

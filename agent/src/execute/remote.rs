@@ -67,6 +67,7 @@ impl CloudRun {
                         cost_usd: Some(done.cost_usd),
                         dropped_messages: done.dropped_messages,
                         queue_ms: Some(f64::from(done.queue_ms)),
+                        cached_tokens: None,
                     });
                 }
                 Some(TurnEvent::Error(error)) => return Step::Failed(wire_error(&error)),

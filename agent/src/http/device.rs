@@ -2,6 +2,7 @@
 
 use super::body;
 use super::reply::Refusal;
+use crate::config::Settings;
 use crate::daemon::{Daemon, Live, unix_ms};
 use crate::views::{PushError, ViewKind};
 use axum::Json;
@@ -11,10 +12,11 @@ use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tether_models::WorkerStats;
 use tether_protocol::Reading;
 use tether_protocol::api::{
-    ApiError, CameraPushed, CloudStatus, LocalModelStatus, ModelCard, ModelList, SensorPushed, Status, Version,
-    ViewStatus,
+    ApiError, CameraPushed, CloudStatus, LocalModelStatus, MemoryStatus, ModelCacheStatus, ModelCard, ModelList,
+    SensorPushed, Status, Version, ViewStatus,
 };
 use tether_protocol::limits::{MAX_IMAGE_BYTES, MAX_SENSOR_BYTES};
 use tether_protocol::wire::ALPN;
@@ -84,7 +86,8 @@ pub(super) async fn status(State(daemon): State<Arc<Daemon>>) -> Json<Status> {
         pid: std::process::id(),
         uptime_s: daemon.started().0.elapsed().as_secs_f64(),
         model: daemon.local().ok().map(|model| {
-            let info = model.engine().info();
+            let info = model.info();
+            let (state, load_ms) = model.state();
             LocalModelStatus {
                 name: model.name().into(),
                 path: model.path().display().to_string(),
@@ -94,7 +97,10 @@ pub(super) async fn status(State(daemon): State<Arc<Daemon>>) -> Json<Status> {
                 file_bytes: info.file_bytes,
                 context_tokens: info.context_tokens as u64,
                 load: model.load_now(),
-                load_ms: model.load_ms(),
+                load_ms,
+                state,
+                keep_alive_s: model.keep_alive().map(|time| time.as_secs_f64()),
+                cache: cache_status(&model.stats(), settings),
             }
         }),
         model_problem: daemon.local().err().cloned(),
@@ -113,8 +119,35 @@ pub(super) async fn status(State(daemon): State<Arc<Daemon>>) -> Json<Status> {
         turns: turns.unwrap_or(0),
         active_turns: daemon.active_turns() as u32,
         budgets: daemon.budgets().status().budgets,
+        memory: process_memory(),
         problems,
     })
+}
+
+fn cache_status(stats: &WorkerStats, settings: &Settings) -> ModelCacheStatus {
+    ModelCacheStatus {
+        sequences: stats.slots.count as u64,
+        bytes: stats.slots.bytes as u64,
+        max_bytes: settings.model.as_ref().map_or(0, |model| model.cache.max_bytes as u64),
+        evicted: stats.slots.evicted,
+        disk_sequences: stats.disk.count as u64,
+        disk_bytes: stats.disk.bytes,
+        restored: stats.disk.restored,
+        prompt_tokens: stats.prompt_tokens,
+        cached_tokens: stats.cached_tokens,
+        drafted_tokens: stats.drafted_tokens,
+        accepted_tokens: stats.accepted_tokens,
+    }
+}
+
+/// `VmRSS` and `VmHWM` of proc(5).
+fn process_memory() -> Option<MemoryStatus> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let bytes = |name: &str| -> Option<u64> {
+        let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+        Some(line.split_whitespace().next()?.parse::<u64>().ok()? * 1024)
+    };
+    Some(MemoryStatus { resident_bytes: bytes("VmRSS:")?, peak_resident_bytes: bytes("VmHWM:")? })
 }
 
 fn views(daemon: &Daemon, live: &Live) -> (Vec<ViewStatus>, Vec<ViewStatus>) {
@@ -172,6 +205,8 @@ pub(super) async fn metrics(State(daemon): State<Arc<Daemon>>) -> Result<Respons
     let sessions = daemon.store().session_count(live.settings.sessions, unix_ms()).await.unwrap_or(0);
     let queue = daemon.local().map_or(0, |model| model.load_now().queue);
     daemon.metrics().budgets(&daemon.budgets().status().budgets);
+    let stats = daemon.local().map_or_else(|_| WorkerStats::default(), |model| model.stats());
+    daemon.metrics().cache(&stats, process_memory());
     let text = daemon.metrics().text(queue, daemon.active_turns(), sessions);
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     Ok(([(header::CONTENT_TYPE, kind)], text).into_response())

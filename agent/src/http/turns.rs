@@ -90,6 +90,7 @@ pub(super) async fn forget(State(daemon): State<Arc<Daemon>>, Path(id): Path<Str
     // Behind the session's running turn, which would otherwise bring it back.
     let _held = daemon.sessions().enter(&id).await?;
     let known = daemon.store().forget(id.clone()).await.map_err(unavailable)?;
+    daemon.forget_computed(id.clone()).await;
     if !known {
         return Err(ApiError::refused(404, "unknown_session", format!("no session {id} is remembered")).into());
     }

@@ -5,7 +5,7 @@ use super::open::OpenTurn;
 use crate::execute::{Finished, Running, Step};
 use std::time::Instant;
 use tether_protocol::Route;
-use tether_protocol::api::{ApiError, TetherAnswer, TetherCosts, UsageBody};
+use tether_protocol::api::{ApiError, PromptTokensDetails, TetherAnswer, TetherCosts, UsageBody};
 use tether_protocol::record::{FinishReason, Outcome};
 
 /// Dropping it stops whoever is answering and settles the turn as cancelled.
@@ -122,7 +122,8 @@ impl Answer {
     }
 
     async fn end(&mut self, finished: Finished) -> End {
-        let Finished { finish_reason, usage, usage_estimated, cost_usd, dropped_messages, queue_ms } = finished;
+        let Finished { finish_reason, usage, usage_estimated, cost_usd, dropped_messages, queue_ms, cached_tokens } =
+            finished;
         self.measure();
         self.ended = true;
         // A cloud that failed half-way may charge for it; nobody told us.
@@ -131,12 +132,15 @@ impl Answer {
         record.model = Some(self.running.model().to_owned());
         record.usage = usage;
         record.usage_estimated = usage_estimated;
+        record.cached_tokens = cached_tokens;
         record.dropped_messages = dropped_messages;
         record.timings.queue_ms = queue_ms;
         record.measured.cost_usd = cost_usd.filter(|_| nothing_before);
         self.turn.settle(Outcome::Answered { finish_reason }).await;
         let tether = TetherAnswer { costs: Some(self.costs()), ..self.head() };
-        End { finish_reason, usage: usage.into(), tether }
+        let details = cached_tokens.map(|cached_tokens| PromptTokensDetails { cached_tokens });
+        let usage = UsageBody { prompt_tokens_details: details, ..usage.into() };
+        End { finish_reason, usage, tether }
     }
 
     fn measure(&mut self) {

@@ -20,7 +20,7 @@ use tether_policies::{Decision, Observation, Permitted};
 use tether_protocol::api::{ApiError, ChatTurn, RouteChoice};
 use tether_protocol::record::Outcome;
 use tether_protocol::wire::Sampling;
-use tether_protocol::{Action, Route, TurnId};
+use tether_protocol::{Action, Route, SessionId, TurnId};
 
 /// All that executing needs, whichever side is decided for.
 pub(super) struct Plan {
@@ -104,7 +104,13 @@ impl Plan {
         }
     }
 
-    async fn local(&mut self, daemon: &Daemon, live: &Live, client: &str) -> Result<Running, ApiError> {
+    async fn local(
+        &mut self,
+        daemon: &Daemon,
+        live: &Live,
+        client: &str,
+        session: Option<&SessionId>,
+    ) -> Result<Running, ApiError> {
         let model = daemon.local().map_err(|why| ApiError::server(503, "local_unavailable", why.as_str()))?;
         let on_context_full = live.settings.on_context_full();
         let prepared = match self.prepared.take() {
@@ -115,7 +121,8 @@ impl Plan {
             None => model.prepare(self.local_prompt(daemon, on_context_full)).await,
         };
         let prepared = prepared.map_err(|error| api_error(&error))?;
-        model.begin(prepared, &self.sampling, self.max_tokens, client).map(Running::Local)
+        let begun = model.begin(prepared, &self.sampling, self.max_tokens, client, session).await;
+        begun.map(Running::Local)
     }
 
     async fn cloud(&self, live: &Live, observation: &Observation, action: Action) -> Result<Running, ApiError> {
@@ -196,7 +203,7 @@ async fn attempt(
     let begun = match route {
         Route::Local => {
             turn.private |= plan.views.private_sensors();
-            plan.local(&daemon, live, &turn.client).await
+            plan.local(&daemon, live, &turn.client, turn.record.session.as_ref()).await
         }
         Route::Cloud => {
             let before = (turn.sent, turn.record.views.clone());

@@ -41,6 +41,10 @@ impl Dialogue {
                     daemon.report("sessions", &error.to_string());
                     ApiError::server(503, "session_unavailable", error.to_string())
                 })?;
+                if memory.messages.is_empty() {
+                    // New, or forgotten by age or number: then what was computed of it goes, too.
+                    daemon.forget_computed(session.clone()).await;
+                }
                 (Some(held), memory)
             }
         };

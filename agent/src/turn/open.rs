@@ -88,6 +88,7 @@ impl OpenTurn {
             energy_source: "unknown".into(),
             usage: Usage::default(),
             usage_estimated: false,
+            cached_tokens: None,
             dropped_messages: 0,
             timings: Timings { decision_us, ..Timings::default() },
             outcome: Outcome::Unfinished,

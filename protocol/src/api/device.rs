@@ -133,8 +133,54 @@ pub struct Status {
     /// `GET /v1/budgets` says more.
     #[serde(default)]
     pub budgets: Vec<BudgetStatus>,
+    /// Of this process; `None`: the system does not tell.
+    #[serde(default)]
+    pub memory: Option<MemoryStatus>,
     /// What went wrong without ending the daemon, such as a ledger that cannot be written.
     pub problems: Vec<String>,
+}
+
+/// Memory of the daemon's process, mapped files that are in memory included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemoryStatus {
+    pub resident_bytes: u64,
+    /// The most since the process started.
+    pub peak_resident_bytes: u64,
+}
+
+/// Whether the local model is in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ModelState {
+    #[default]
+    Loaded,
+    /// A turn has come that may need it.
+    Loading,
+    /// Nobody needed it for `model.keep_alive_s`; the next turn loads it.
+    Unloaded,
+}
+
+/// What the local model keeps of earlier turns, and what that saved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct ModelCacheStatus {
+    /// Dialogues whose keys and values are in memory.
+    pub sequences: u64,
+    /// Of their pages, those that several share once.
+    pub bytes: u64,
+    pub max_bytes: u64,
+    /// Dialogues that had to leave memory so far.
+    pub evicted: u64,
+    /// Dialogues on disk, see `model.cache_disk_bytes`.
+    pub disk_sequences: u64,
+    pub disk_bytes: u64,
+    /// Dialogues that were read back from disk so far.
+    pub restored: u64,
+    /// Prompt tokens of all answers so far, and those of them that were not computed again.
+    pub prompt_tokens: u64,
+    pub cached_tokens: u64,
+    /// Tokens guessed from what was said before, and those of them that the model then said.
+    pub drafted_tokens: u64,
+    pub accepted_tokens: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -149,6 +195,13 @@ pub struct LocalModelStatus {
     pub load: Load,
     /// From the start of loading to the first possible token.
     pub load_ms: f64,
+    #[serde(default)]
+    pub state: ModelState,
+    /// After how long without a turn it is unloaded; `None`: never.
+    #[serde(default)]
+    pub keep_alive_s: Option<f64>,
+    #[serde(default)]
+    pub cache: ModelCacheStatus,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -77,12 +77,22 @@ pub struct UsageBody {
     pub prompt_tokens: u32,
     pub completion_tokens: u32,
     pub total_tokens: u32,
+    /// Absent where the model that answered does not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prompt_tokens_details: Option<PromptTokensDetails>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct PromptTokensDetails {
+    /// Prompt tokens that were computed for an earlier turn, and not again.
+    pub cached_tokens: u32,
 }
 
 impl From<Usage> for UsageBody {
     fn from(usage: Usage) -> Self {
         let Usage { prompt_tokens, completion_tokens } = usage;
-        Self { prompt_tokens, completion_tokens, total_tokens: prompt_tokens.saturating_add(completion_tokens) }
+        let total_tokens = prompt_tokens.saturating_add(completion_tokens);
+        Self { prompt_tokens, completion_tokens, total_tokens, prompt_tokens_details: None }
     }
 }
 
