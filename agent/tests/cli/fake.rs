@@ -137,7 +137,7 @@ fn tether(with_costs: bool) -> Value {
     if with_costs {
         let costs = json!({"latency_ms": 2000.0, "usd": 0.5, "joules": null, "joules_source": "unknown",
             "uplink_bytes": 41234, "downlink_bytes": 120, "first_token_ms": 1000.0, "dropped_messages": 0,
-            "dropped_images": 0, "budget_remaining": {}});
+            "dropped_images": 0, "usage_estimated": false, "budget_remaining": {}});
         tether.as_object_mut().unwrap().extend(costs.as_object().unwrap().clone());
     }
     tether
