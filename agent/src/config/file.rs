@@ -54,6 +54,9 @@ pub struct ModelFile {
     pub context_tokens: Option<usize>,
     /// Absent: the physical cores.
     pub threads: Option<usize>,
+    /// Threads while the device runs on its battery, at most `threads`; absent: as on mains. Fewer take longer and draw
+    /// less power.
+    pub threads_on_battery: Option<usize>,
     /// What happens to a dialogue that is longer than the context.
     pub on_context_full: DropWhenFull,
     /// Turns that may wait for the model. 16 short answers at 40 tokens/s are about a minute.
@@ -82,6 +85,7 @@ impl Default for ModelFile {
             path: None,
             context_tokens: None,
             threads: None,
+            threads_on_battery: None,
             on_context_full: DropWhenFull::DropOldest,
             queue: 16,
             max_tokens: 512,

@@ -58,6 +58,7 @@ pub struct ModelSettings {
     /// `None`: the model stays in memory.
     pub keep_alive: Option<Duration>,
     pub speculation: bool,
+    pub threads_on_battery: Option<usize>,
 }
 
 /// What is kept of earlier turns' arithmetic.
@@ -197,6 +198,9 @@ fn resolve_model(
     if let Some(threads) = model.threads {
         in_range("model.threads", threads as u64, 1, 1_024)?;
     }
+    if let Some(threads) = model.threads_on_battery {
+        in_range("model.threads_on_battery", threads as u64, 1, 1_024)?;
+    }
     in_range("model.queue", model.queue as u64, 1, 10_000)?;
     let prompt_bytes = model.system_prompt.as_ref().map_or(0, String::len) as u64;
     in_range("model.system_prompt", prompt_bytes, 0, MAX_TEXT_BYTES as u64 / 2)?;
@@ -219,6 +223,7 @@ fn resolve_model(
             seconds => Some(Duration::from_secs(seconds)),
         },
         speculation: model.speculation,
+        threads_on_battery: model.threads_on_battery,
     }))
 }
 

@@ -157,7 +157,8 @@ impl LocalModel {
         prepared.unwrap_or_else(|error| Err(ModelError::Stopped(error.to_string())))
     }
 
-    /// Begins an answer; it is queued fairly among clients. What was computed of `session` before is used again.
+    /// Begins an answer; it is queued fairly among clients. What was computed of `session` before is used again. From
+    /// now on the model computes with at most `most_threads`.
     ///
     /// # Errors
     /// 429 if the queue is full.
@@ -168,8 +169,10 @@ impl LocalModel {
         max_tokens: u32,
         client: &str,
         session: Option<&SessionId>,
+        most_threads: usize,
     ) -> Result<LocalRun, ApiError> {
         let model = self.host.get().await.map_err(|error| api_error(&error))?;
+        model.engine().limit_threads(most_threads);
         let (tell, events) = mpsc::unbounded_channel();
         let cancel = Cancel::default();
         let job = Job {

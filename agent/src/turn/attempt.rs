@@ -18,9 +18,10 @@ use tether_models::{ModelError, OnContextFull, Prepared};
 use tether_policies::budget::Refused;
 use tether_policies::{Decision, Observation, Permitted};
 use tether_protocol::api::{ApiError, ChatTurn, RouteChoice};
+use tether_protocol::context::Battery;
 use tether_protocol::record::Outcome;
 use tether_protocol::wire::Sampling;
-use tether_protocol::{Action, Route, SessionId, TurnId};
+use tether_protocol::{Action, Route, TurnId, TurnRecord};
 
 /// All that executing needs, whichever side is decided for.
 pub(super) struct Plan {
@@ -109,8 +110,11 @@ impl Plan {
         daemon: &Daemon,
         live: &Live,
         client: &str,
-        session: Option<&SessionId>,
+        record: &TurnRecord,
     ) -> Result<Running, ApiError> {
+        let limit = live.settings.model.as_ref().and_then(|model| model.threads_on_battery);
+        let most_threads = most_threads(limit, record.context.battery.value());
+        let session = record.session.as_ref();
         let model = daemon.local().map_err(|why| ApiError::server(503, "local_unavailable", why.as_str()))?;
         let on_context_full = live.settings.on_context_full();
         let prepared = match self.prepared.take() {
@@ -121,7 +125,7 @@ impl Plan {
             None => model.prepare(self.local_prompt(daemon, on_context_full)).await,
         };
         let prepared = prepared.map_err(|error| api_error(&error))?;
-        let begun = model.begin(prepared, &self.sampling, self.max_tokens, client, session).await;
+        let begun = model.begin(prepared, &self.sampling, self.max_tokens, client, session, most_threads).await;
         begun.map(Running::Local)
     }
 
@@ -203,7 +207,7 @@ async fn attempt(
     let begun = match route {
         Route::Local => {
             turn.private |= plan.views.private_sensors();
-            plan.local(&daemon, live, &turn.client, turn.record.session.as_ref()).await
+            plan.local(&daemon, live, &turn.client, &turn.record).await
         }
         Route::Cloud => {
             let before = (turn.sent, turn.record.views.clone());
@@ -255,6 +259,11 @@ pub(super) async fn guarded(running: &mut Running, guard: &Guard) -> Step {
             return step;
         }
     }
+}
+
+/// Threads of the local model now: fewer where that is set and a battery is known to be in use.
+fn most_threads(on_battery: Option<usize>, battery: Option<&Battery>) -> usize {
+    on_battery.filter(|_| battery.is_some_and(|battery| !battery.on_ac)).unwrap_or(usize::MAX)
 }
 
 async fn within<T>(until: Option<Instant>, future: impl Future<Output = T>) -> Option<T> {
@@ -309,5 +318,19 @@ impl OpenTurn {
     /// The error of a turn whose time is over.
     pub(super) fn late(&self) -> ApiError {
         deadline_exceeded(self.deadline.saturating_duration_since(self.arrived))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_battery_that_is_known_to_be_in_use_limits_the_threads() {
+        let battery = |on_ac| Battery { percent: 50.0, on_ac, power_w: None, energy_j: None };
+        assert_eq!(most_threads(Some(1), Some(&battery(false))), 1);
+        assert_eq!(most_threads(Some(1), Some(&battery(true))), usize::MAX);
+        assert_eq!(most_threads(Some(1), None), usize::MAX);
+        assert_eq!(most_threads(None, Some(&battery(false))), usize::MAX);
     }
 }
