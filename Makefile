@@ -45,7 +45,7 @@ doc:
 test-peers: model ## the openai Python client and llama.cpp's server as peers (installs them into .cache)
 	tests/peers/run.sh
 
-bench-turn: model ## the daemon against its bare engine, start, cancel, 200 streams, idle: one JSON object a line
+bench-turn: model ## the daemon against its bare engine, start, cancel, dialogues, 200 streams, idle: one JSON object a line
 	$(BIN)/tether-bench-turn
 
 bench-mess: build ## MESS+ against its targets; DATA=folder with the router data, without it rows say skipped

@@ -34,7 +34,7 @@ pub struct SlotOptions {
 }
 
 impl Default for SlotOptions {
-    /// 256 MiB: a few dialogues of thousands of tokens (the default model takes 45 KiB a token in f32), and about twice
+    /// 256 MiB: a few dialogues of thousands of tokens (the default model takes 22.5 KiB a token), and about twice
     /// its weights.
     fn default() -> Self {
         Self { max_bytes: 256 << 20, max_age: None, share_between_clients: true }

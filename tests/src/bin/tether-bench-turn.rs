@@ -18,6 +18,13 @@ const ANSWER_TOKENS: usize = 96;
 /// Pairs of (bare engine, daemon), the one first and the other first by turns. The ratio is taken within a pair, seconds
 /// apart, so that what else the machine does weighs on both; an odd number has a middle.
 const PAIRS: usize = 11;
+const DIALOGUE: [&str; 5] = [
+    "Name three fruits and say what each of them tastes like.",
+    "Which of them is red, and which one would you put into a pie?",
+    "Say that again, please, in other words.",
+    "What else do I need to bake that pie this evening?",
+    "Thank you. Repeat the list of fruits, one on each line.",
+];
 const CANCELS: usize = 50;
 const STREAMS: usize = 200;
 /// `PREFILL_CHUNK_TOKENS` of tether-models: the promise is "within one chunk (16 tokens)".
@@ -44,6 +51,7 @@ async fn main() -> Result<()> {
     lets_go_in_prefill(&daemon.client(), rates.prefill_token_ms * CHUNK_TOKENS).await?;
     idles(&daemon).await?;
     drop(daemon);
+    dialogues(folder.path()).await?;
     streams(folder.path()).await
 }
 
@@ -200,6 +208,49 @@ async fn lets_go_in_prefill(client: &Client, chunk_ms: f64) -> Result<()> {
     );
     row("freed_after_disconnect_prefill", median(&mut freed) / chunk_ms, Good::AtMost, 1.0, "chunks", &how);
     Ok(())
+}
+
+/// Five turns of one session each, the same in a daemon that keeps what it computed and in one that does not.
+async fn dialogues(folder: &Path) -> Result<()> {
+    let (warm, cold) = (folder.join("warm"), folder.join("cold"));
+    std::fs::create_dir(&warm)?;
+    std::fs::create_dir(&cold)?;
+    let keeping = Daemon::start(&warm, &format!("[model]\nname = \"{MODEL}\"\n")).await?;
+    let forgetting = Daemon::start(&cold, &format!("[model]\nname = \"{MODEL}\"\ncache_bytes = 0\n")).await?;
+    let (mut ratios, mut kept_ms, mut cold_ms) = (Vec::new(), Vec::new(), Vec::new());
+    for dialogue in 0..5 {
+        let session = format!("d{dialogue}");
+        for (turn, text) in DIALOGUE.into_iter().enumerate() {
+            let (answer, kept) = said(&keeping.client(), &session, text).await?;
+            let (same, forgot) = said(&forgetting.client(), &session, text).await?;
+            ensure!(answer == same, "turn {turn}: with a cache {answer:?}, without {same:?}");
+            if turn > 0 {
+                ratios.push(kept / forgot);
+                kept_ms.push(kept);
+                cold_ms.push(forgot);
+            }
+        }
+    }
+    let how = format!(
+        "median over turns 2-5 of 5 dialogues, answers equal; first token after {:.1} ms with the cache, {:.1} without",
+        median(&mut kept_ms),
+        median(&mut cold_ms)
+    );
+    row("first_token_later_turns_over_cold", median(&mut ratios), Good::AtMost, 0.3, "ratio", &how);
+    Ok(())
+}
+
+/// The answer's text, and the ms from the request's arrival to its first token.
+async fn said(client: &Client, session: &str, text: &str) -> Result<(String, f64)> {
+    let mut request = question(60, text);
+    request["tether"]["session"] = session.into();
+    let mut stream = client.ask_streamed(&request).await?;
+    let (mut answer, mut first_ms) = (String::new(), None);
+    while let Some(chunk) = stream.next().await? {
+        answer.extend(chunk.choices.iter().filter_map(|choice| choice.delta.content.as_deref()));
+        first_ms = chunk.tether.and_then(|tether| tether.costs).and_then(|costs| costs.first_token_ms).or(first_ms);
+    }
+    Ok((answer, first_ms.context("the answer tells no time to its first token")?))
 }
 
 /// Processor time of the idle daemon over ten seconds.
