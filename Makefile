@@ -9,7 +9,7 @@ PREFIX ?= $(HOME)/.local
 DATA ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help build model demo test run ci fmt lint doc test-peers bench-turn bench-mess bench-tmo bench-budgets fuzz install uninstall clean
+.PHONY: help build model demo test run ci fmt lint doc test-peers test-redis test-encoder bench-turn bench-mess bench-tmo bench-budgets fuzz install uninstall clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -41,6 +41,10 @@ lint:
 
 doc:
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --workspace --no-deps
+
+test-redis: build ## several gateways at a real Redis, killed and emptied (needs redis-server: apt install redis-server)
+	@command -v redis-server >/dev/null || { echo "test-redis: redis-server is not installed; on Debian: apt install redis-server"; exit 1; }
+	$(CARGO) test --locked --workspace --test shared -- --ignored --nocapture
 
 test-peers: model ## the openai Python client and llama.cpp's server as peers (installs them into .cache)
 	tests/peers/run.sh

@@ -57,8 +57,41 @@ pub struct RoutingSettings {
     pub default: TenantConfig,
     /// By the client's name; names differ.
     pub tenants: Vec<(String, TenantConfig)>,
-    /// The folder of the learned state; `None`: forgotten at the end.
-    pub state: Option<PathBuf>,
+    pub state: StateSettings,
+}
+
+/// Where the learned state is kept.
+#[derive(Debug, Clone, PartialEq)]
+pub enum StateSettings {
+    /// Nowhere: forgotten at the end.
+    Memory,
+    /// In a folder of this gateway's own.
+    File(PathBuf),
+    /// In a folder that several gateways share.
+    Files(PathBuf),
+    /// In a server that several gateways share.
+    Redis(RedisSettings),
+}
+
+impl std::fmt::Display for StateSettings {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Memory => f.write_str("memory only"),
+            Self::File(path) => write!(f, "{}", path.display()),
+            Self::Files(path) => write!(f, "{}, shared", path.display()),
+            Self::Redis(server) => write!(f, "{} as {:?}, shared", server.url, server.name),
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct RedisSettings {
+    /// `redis://HOST:PORT/DATABASE` or `unix:///PATH`; holds no secret.
+    pub url: String,
+    pub username: Option<String>,
+    pub password: Option<Secret>,
+    /// Gateways of the same name share one state.
+    pub name: String,
 }
 
 impl Settings {

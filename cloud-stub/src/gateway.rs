@@ -91,9 +91,9 @@ impl TurnHandler for Gateway {
         turn::handle(self, &peer, turn).await;
     }
 
-    async fn feedback(&self, peer: Peer, feedback: Feedback) -> FeedbackReply {
+    async fn feedback(&self, peer: Peer, feedback: Feedback) -> Option<FeedbackReply> {
         let key = TurnKey { tenant: &peer.name, turn_id: &feedback.turn_id };
-        let reply = self.chooser.rate(&key, feedback.rating.into());
+        let reply = self.chooser.rate(&key, feedback.rating.into()).await;
         tracing::debug!(turn_id = %feedback.turn_id, client = peer.name, ?reply, "rating");
         reply
     }

@@ -4,6 +4,7 @@ mod routing;
 
 use crate::routing::RoutingStatus;
 use crate::zoo::Zoo;
+use crate::zoo::choose::Predicted;
 use bytes::Bytes;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
@@ -25,6 +26,9 @@ pub const ANSWERED: &str = "answered";
 pub struct TurnReport {
     /// The backend that was asked last; `none` if none was.
     pub model: String,
+    /// Why it was asked, and what was expected of it.
+    pub reason: &'static str,
+    pub predicted: Option<Predicted>,
     pub outcome: &'static str,
     pub queued: Duration,
     pub first_token: Option<Duration>,
@@ -42,6 +46,8 @@ impl TurnReport {
         let text = parts.map(|part| if let Part::Text(text) = part { text.len() as u64 } else { 0 });
         Self {
             model: "none".to_owned(),
+            reason: "none",
+            predicted: None,
             outcome: "cancelled",
             queued: Duration::ZERO,
             first_token: None,

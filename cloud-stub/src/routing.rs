@@ -1,42 +1,65 @@
 //! MESS+ in the gateway: hard facts first, then the router decides, and ratings teach it. What it learned survives
-//! the process; see `journal.rs`.
+//! the process (`journal.rs`), and several gateways may share it (`shared.rs`).
 
+mod agreement;
 mod event;
 mod journal;
+mod shared;
 
-use crate::config::{RoutingSettings, Settings};
-use crate::price::Prices;
-use crate::zoo::choose::{BackendFacts, Chooser, Picked, Refusal, TurnFacts, TurnKey, first_able, named};
+use crate::config::{Settings, StateSettings};
+use crate::zoo::choose::{BackendFacts, Chooser, Picked, Predicted, Refusal, TurnFacts, TurnKey, first_able, named};
+use agreement::{Agreement, agree};
 use anyhow::Context;
-use event::{Event, EventError, Outcome, Route};
+use event::{Event, Outcome, Request};
+use futures::FutureExt;
+use futures::future::{BoxFuture, ready};
 use journal::{Found, Journal};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use serde::{Deserialize, Serialize};
+use shared::{Applied, Shared, SharedStatus};
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
-use tether_policies::mess::{
-    Answer, Encoder, HashedEncoder, ModelSpec, ModelStatus, Params, Router, TenantConfig, TenantStatus, TokenPrice,
-};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use tether_policies::mess::{Answer, Encoder, HashedEncoder, ModelStatus, Router, TenantConfig, TenantStatus};
 use tether_protocol::record::Usage;
 use tether_protocol::wire::{FeedbackReply, Vision};
+use tokio::sync::oneshot;
+use tokio::time::timeout;
 
 /// The chooser that learns.
 #[derive(Debug)]
 pub struct Routing {
-    inner: Mutex<Inner>,
+    inner: Arc<Mutex<Inner>>,
 }
 
 #[derive(Debug)]
 struct Inner {
     router: Router,
     levels: Levels,
-    /// `None`: nothing is kept.
-    journal: Option<Journal>,
+    keeper: Keeper,
     random: StdRng,
     /// Said once, until writing works again.
     write_failed: bool,
+}
+
+/// Where the learned state is kept.
+#[derive(Debug)]
+enum Keeper {
+    /// Nowhere.
+    Memory,
+    /// In a folder of this gateway's own.
+    File(Journal),
+    /// In a log that several gateways follow.
+    Shared(Box<Shared>),
+}
+
+/// How long the end of a turn, or a rating, waits until it stands in a shared log.
+const HEARD_WITHIN: Duration = Duration::from_millis(500);
+const RATED_WITHIN: Duration = Duration::from_secs(2);
+
+fn lock(inner: &Mutex<Inner>) -> MutexGuard<'_, Inner> {
+    inner.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// What is agreed with whom.
@@ -47,6 +70,10 @@ struct Levels {
 }
 
 impl Levels {
+    fn of(agreement: &Agreement) -> Self {
+        Self { default: agreement.default.clone(), tenants: agreement.tenants.iter().cloned().collect() }
+    }
+
     fn allows(&self, tenant: &str, model: &str) -> bool {
         let config = self.tenants.get(tenant).unwrap_or(&self.default);
         config.models.as_ref().is_none_or(|names| names.iter().any(|name| name == model))
@@ -65,6 +92,9 @@ pub struct RoutingStatus {
     pub awaiting_rating: usize,
     /// False while the learned state cannot be written, or is not to be kept.
     pub kept: bool,
+    /// Where several gateways share one state.
+    #[serde(default)]
+    pub shared: Option<SharedStatus>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -81,112 +111,75 @@ impl Routing {
     /// `None` where the settings agree on no level. Blocks while the state is read.
     ///
     /// # Errors
-    /// A state folder that cannot be used.
+    /// A state that cannot be used.
     pub fn open(settings: &Settings) -> anyhow::Result<Option<Self>> {
         let Some(routing) = &settings.routing else { return Ok(None) };
-        let (journal, Found { router, events }) = match &routing.state {
-            Some(folder) => {
-                Journal::open(folder, HashedEncoder.name()).map(|(journal, found)| (Some(journal), found))?
-            }
-            None => (None, Found::default()),
-        };
-        let mut router = match router {
-            Some(router) => router,
-            None => fresh(settings, routing)?,
-        };
-        let replayed = events.iter().filter(|event| event.apply(&mut router).is_ok()).count();
-        let levels = agree(&mut router, settings, routing)?;
+        let agreement = Agreement::of(settings, routing);
+        let fresh = agreement.fresh(HashedEncoder.width())?;
         if settings.zoo.len() == 1 {
             tracing::warn!(model = settings.zoo[0].name, "routing has one model to choose from: it answers every turn");
         }
-        let mut inner = Inner { router, levels, journal, random: StdRng::from_os_rng(), write_failed: false };
-        inner.save()?;
-        tracing::info!(replayed, tenants = inner.router.tenant_count(), "routing with MESS+");
-        Ok(Some(Self { inner: Mutex::new(inner) }))
+        let inner = |router, keeper| Inner {
+            router,
+            levels: Levels::of(&agreement),
+            keeper,
+            random: StdRng::from_os_rng(),
+            write_failed: false,
+        };
+        let routing = match &routing.state {
+            StateSettings::Memory => Self::new(inner(fresh, Keeper::Memory)),
+            StateSettings::File(folder) => {
+                let (journal, Found { router, events }) = Journal::open(folder, HashedEncoder.name())?;
+                let mut router = router.unwrap_or(fresh);
+                let replayed = events.iter().filter(|event| event.apply(&mut router).is_ok()).count();
+                agree(&mut router, &agreement)?;
+                tracing::info!(replayed, "what was learned before is read");
+                let mut inner = inner(router, Keeper::File(journal));
+                inner.save()?;
+                Self::new(inner)
+            }
+            shared => {
+                let opened = shared::open(shared, HashedEncoder.name(), &agreement, &fresh)?;
+                let (router, shared, threads) = opened.context("a state that several gateways share")?;
+                let routing = Self::new(inner(router, Keeper::Shared(Box::new(shared))));
+                threads.start(&routing.inner);
+                routing.agree_with_others(&agreement)?;
+                routing
+            }
+        };
+        tracing::info!(tenants = routing.inner().router.tenant_count(), "routing with MESS+");
+        Ok(Some(routing))
+    }
+
+    fn new(inner: Inner) -> Self {
+        Self { inner: Arc::new(Mutex::new(inner)) }
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.inner)
     }
-}
 
-fn fresh(settings: &Settings, routing: &RoutingSettings) -> anyhow::Result<Router> {
-    let mut zoo: Vec<_> = settings.zoo.iter().collect();
-    zoo.sort_by(|a, b| nominal_usd(a.prices).total_cmp(&nominal_usd(b.prices)));
-    let specs = zoo.iter().map(|backend| spec(&backend.name, backend.prices)).collect();
-    // A label of an answer that nobody saw cannot be had here.
-    let params = Params { extra: 0.0, ..Params::default() };
-    Ok(Router::new(specs, HashedEncoder.width(), routing.default.clone(), params)?)
-}
-
-/// Brings a router to the zoo and the levels of the settings. Models that stay keep their rung and what was learned.
-fn agree(router: &mut Router, settings: &Settings, routing: &RoutingSettings) -> anyhow::Result<Levels> {
-    for backend in &settings.zoo {
-        let wanted = spec(&backend.name, backend.prices);
-        let known = router.specs().find(|spec| spec.name == wanted.name).cloned();
-        match known {
-            None => {
-                let price = nominal_usd(backend.prices);
-                let cheaper = |name: &str| {
-                    settings.zoo.iter().any(|other| other.name == name && nominal_usd(other.prices) <= price)
-                };
-                let rung = router.model_names().filter(|name| cheaper(name)).count();
-                make_room(router, settings)?;
-                router.add_model(wanted, rung)?;
+    /// Brings these settings to all gateways of the shared state, if they hold others. Blocks until it is so.
+    fn agree_with_others(&self, agreement: &Agreement) -> anyhow::Result<()> {
+        let mut heard = {
+            let mut inner = self.inner();
+            let Keeper::Shared(shared) = &mut inner.keeper else { return Ok(()) };
+            if shared.agreed == *agreement {
+                return Ok(());
             }
-            Some(known) if known.price != wanted.price => {
-                let ratio = match (known.price, wanted.price) {
-                    (Some(old), Some(new)) => nominal_of(new) / nominal_of(old),
-                    _ => 1.0,
-                };
-                let factor = if ratio.is_finite() && ratio > 0.0 { ratio } else { 1.0 };
-                router.reprice(&wanted.name, wanted.price, factor)?;
+            shared.send_and_hear(Event::Agreed(agreement.clone()))
+        };
+        let begun = Instant::now();
+        while let Some(receiver) = &mut heard {
+            match receiver.try_recv() {
+                Ok(applied) => return applied.map(drop).context("the settings of the zoo and the levels"),
+                Err(oneshot::error::TryRecvError::Closed) => return Ok(()),
+                Err(oneshot::error::TryRecvError::Empty) if begun.elapsed() > RATED_WITHIN => break,
+                Err(oneshot::error::TryRecvError::Empty) => std::thread::sleep(Duration::from_millis(5)),
             }
-            Some(_) => {}
         }
+        anyhow::bail!("the shared state cannot be reached, and it holds other settings of the zoo or the levels")
     }
-    while let Some(gone) = gone(router, settings) {
-        router.remove_model(&gone)?;
-    }
-    router.clear_tenants();
-    router.set_default_tenant(routing.default.clone())?;
-    for (name, config) in &routing.tenants {
-        router.set_tenant(name, config.clone())?;
-    }
-    Ok(Levels { default: routing.default.clone(), tenants: routing.tenants.iter().cloned().collect() })
-}
-
-fn gone(router: &Router, settings: &Settings) -> Option<String> {
-    let stays = |name: &&str| settings.zoo.iter().any(|backend| backend.name == **name);
-    router.model_names().find(|name| !stays(name)).map(str::to_owned)
-}
-
-/// A full ladder cannot take the new models before the old ones have left.
-fn make_room(router: &mut Router, settings: &Settings) -> anyhow::Result<()> {
-    if let Some(gone) = gone(router, settings)
-        && router.model_names().count() > 1
-    {
-        router.remove_model(&gone)?;
-    }
-    Ok(())
-}
-
-fn spec(name: &str, prices: Prices) -> ModelSpec {
-    let by_token = prices.usd_per_request == 0.0 && prices.usd_per_image == 0.0;
-    let price = TokenPrice {
-        input_per_token: prices.usd_per_million_prompt_tokens / 1e6,
-        output_per_token: prices.usd_per_million_completion_tokens / 1e6,
-    };
-    ModelSpec { name: name.to_owned(), price: by_token.then_some(price) }
-}
-
-/// The order of the ladder: what a turn of 1,000 tokens with an answer of 200 costs, in USD.
-fn nominal_usd(prices: Prices) -> f64 {
-    prices.cost_usd(Usage { prompt_tokens: 1_000, completion_tokens: 200 }, 0)
-}
-
-fn nominal_of(price: TokenPrice) -> f64 {
-    1_000.0 * price.input_per_token + 200.0 * price.output_per_token
 }
 
 /// Two clients may use the same id for their turns. A client's name has no blanks.
@@ -200,17 +193,20 @@ fn now_ms() -> i64 {
 }
 
 impl Inner {
-    /// Applies an event and writes it down.
-    fn happen(&mut self, event: &Event) -> Result<Outcome, EventError> {
-        let outcome = event.apply(&mut self.router)?;
-        if outcome != Outcome::Nothing {
-            self.write(event);
+    /// Takes note of an event: at once, or when it comes back from the shared log.
+    fn happen(&mut self, event: Event) -> Happened {
+        if let Keeper::Shared(shared) = &mut self.keeper {
+            return Happened::Sent(shared.send_and_hear(event));
         }
-        Ok(outcome)
+        let applied = event.apply(&mut self.router);
+        if applied.as_ref().is_ok_and(|outcome| *outcome != Outcome::Nothing) {
+            self.write(&event);
+        }
+        Happened::Applied(applied)
     }
 
     fn write(&mut self, event: &Event) {
-        let Some(journal) = &mut self.journal else { return };
+        let Keeper::File(journal) = &mut self.keeper else { return };
         let written = journal.append(event);
         let full = journal.is_long();
         let done = match written {
@@ -228,12 +224,12 @@ impl Inner {
     }
 
     fn save(&mut self) -> std::io::Result<()> {
-        let Some(journal) = &mut self.journal else { return Ok(()) };
+        let Keeper::File(journal) = &mut self.keeper else { return Ok(()) };
         journal.rotate(self.router.snapshot(HashedEncoder.name()))?()
     }
 
     fn save_in_background(&mut self) -> std::io::Result<()> {
-        let Some(journal) = &mut self.journal else { return Ok(()) };
+        let Keeper::File(journal) = &mut self.keeper else { return Ok(()) };
         let write = journal.rotate(self.router.snapshot(HashedEncoder.name()))?;
         std::thread::spawn(move || {
             if let Err(problem) = write() {
@@ -263,7 +259,7 @@ impl Inner {
     fn route(&mut self, turn: &TurnFacts<'_>, zoo: &[BackendFacts], able: &[usize]) -> Option<Picked> {
         let place = |name: &str| able.iter().copied().find(|&index| zoo[index].name == name);
         let places: Vec<Option<usize>> = self.router.model_names().map(place).collect();
-        let event = Event::Route(Route {
+        let request = Request {
             tenant: turn.key.tenant.to_owned(),
             turn: turn_name(&turn.key),
             values: HashedEncoder.encode(turn.text),
@@ -271,16 +267,44 @@ impl Inner {
             permitted: places.iter().map(Option::is_some).collect(),
             now_ms: now_ms(),
             u: self.random.random(),
-        });
-        match self.happen(&event) {
-            Ok(Outcome::Chosen(choice)) => Some(Picked { index: places[choice.model]?, reason: choice.reason }),
-            Ok(_) => None,
+        };
+        let features = request.features();
+        let chosen = match &self.keeper {
+            Keeper::Shared(_) => self.router.decide(&request.call(&features)),
+            Keeper::Memory | Keeper::File(_) => self.router.route(&request.call(&features)),
+        };
+        let choice = match chosen {
+            Ok(choice) => choice,
             Err(problem) => {
                 tracing::debug!(%problem, "not routed: the first able model answers, and nothing is learned of it");
-                None
+                return None;
             }
+        };
+        let predicted = Predicted {
+            satisfaction: choice.satisfaction,
+            cost_usd: choice.cost,
+            shadow_price_usd: choice.shadow_price,
+        };
+        let event = Event::Routed { request, decision: self.router.decision(&choice) };
+        match &mut self.keeper {
+            Keeper::Shared(shared) => {
+                if !shared.send(event) {
+                    tracing::warn!("too much waits to be written to the shared state; this turn teaches nothing");
+                }
+            }
+            // Remembered already.
+            Keeper::Memory | Keeper::File(_) => self.write(&event),
         }
+        let reason = choice.reason.as_str();
+        Some(Picked { index: places[choice.model]?, reason, predicted: Some(predicted) })
     }
+}
+
+/// What became of an event.
+enum Happened {
+    Applied(Applied),
+    /// On its way to the shared log; `None` where it would be long until it is heard of.
+    Sent(Option<oneshot::Receiver<Applied>>),
 }
 
 /// No obstacle that is known now.
@@ -300,42 +324,63 @@ impl Chooser for Routing {
         let candidates = inner.candidates(turn, zoo)?;
         let first = first_able(turn, zoo, &candidates)?;
         if turn.model.is_some() {
-            return Ok(Picked { index: first, reason: "named" });
+            return Ok(Picked { index: first, reason: "named", predicted: None });
         }
         let able: Vec<usize> = candidates.into_iter().filter(|&index| is_able(turn, &zoo[index])).collect();
-        Ok(inner.route(turn, zoo, &able).unwrap_or(Picked { index: first, reason: "first_able" }))
+        let other = Picked { index: first, reason: "first_able", predicted: None };
+        Ok(inner.route(turn, zoo, &able).unwrap_or(other))
     }
 
-    fn answered(&self, turn: &TurnKey<'_>, model: &str, usage: Usage, cost_usd: f64) {
+    fn answered(&self, turn: &TurnKey<'_>, model: &str, usage: Usage, cost_usd: f64) -> BoxFuture<'static, ()> {
         let answer = Answer { cost: cost_usd, tokens: Some(usage.completion_tokens) };
         let event = Event::Answered { turn: turn_name(turn), model: model.to_owned(), answer, now_ms: now_ms() };
-        // A turn that named its model was never routed.
-        let _ = self.inner().happen(&event);
+        // A turn that named its model was never routed: that is no news.
+        match self.inner().happen(event) {
+            // So that the client's rating finds the turn at every gateway.
+            Happened::Sent(Some(heard)) => async { drop(timeout(HEARD_WITHIN, heard).await) }.boxed(),
+            Happened::Sent(None) | Happened::Applied(_) => ready(()).boxed(),
+        }
     }
 
     fn failed(&self, turn: &TurnKey<'_>) {
-        let _ = self.inner().happen(&Event::Withdrawn { turn: turn_name(turn) });
+        let _ = self.inner().happen(Event::Withdrawn { turn: turn_name(turn) });
     }
 
-    fn rate(&self, turn: &TurnKey<'_>, rating: f64) -> FeedbackReply {
-        let event = Event::Rated { tenant: turn.tenant.to_owned(), turn: turn_name(turn), rating, now_ms: now_ms() };
-        match self.inner().happen(&event) {
+    fn rate(&self, turn: &TurnKey<'_>, rating: f64) -> BoxFuture<'static, Option<FeedbackReply>> {
+        let (client, turn_id) = (turn.tenant.to_owned(), turn.turn_id.clone());
+        let event = Event::Rated { tenant: client.clone(), turn: turn_name(turn), rating, now_ms: now_ms() };
+        let reply = move |applied: Applied| match applied {
             Ok(_) => FeedbackReply::Recorded,
             Err(problem) => {
-                tracing::info!(client = turn.tenant, turn_id = %turn.turn_id, %problem, "a rating teaches nothing");
+                tracing::info!(client, %turn_id, %problem, "a rating teaches nothing");
                 FeedbackReply::UnknownTurn
             }
+        };
+        match self.inner().happen(event) {
+            Happened::Applied(applied) => ready(Some(reply(applied))).boxed(),
+            Happened::Sent(None) => ready(None).boxed(),
+            Happened::Sent(Some(heard)) => async move {
+                let heard = timeout(RATED_WITHIN, heard).await.ok()?;
+                // Closed: it was in a snapshot that this gateway went over to, and so counted.
+                Some(heard.map_or(FeedbackReply::Recorded, reply))
+            }
+            .boxed(),
         }
     }
 
     fn reload(&self, settings: &Settings) -> anyhow::Result<()> {
-        let mut inner = self.inner();
         let Some(routing) = &settings.routing else {
             anyhow::bail!("routing cannot be turned off while the gateway runs; restart it")
         };
-        let mut router = inner.router.clone();
-        inner.levels = agree(&mut router, settings, routing)?;
-        inner.router = router;
+        let agreement = Agreement::of(settings, routing);
+        self.agree_with_others(&agreement)?;
+        let mut inner = self.inner();
+        if !matches!(inner.keeper, Keeper::Shared(_)) {
+            let mut router = inner.router.clone();
+            agree(&mut router, &agreement)?;
+            inner.router = router;
+        }
+        inner.levels = Levels::of(&agreement);
         inner.save().context("saving the learned state")
     }
 
@@ -351,7 +396,15 @@ impl Chooser for Routing {
             tenants: names.into_iter().filter_map(named).collect(),
             models: router.model_status(),
             awaiting_rating: router.pending_count(),
-            kept: inner.journal.is_some() && !inner.write_failed,
+            kept: match &inner.keeper {
+                Keeper::Memory => false,
+                Keeper::File(_) => !inner.write_failed,
+                Keeper::Shared(shared) => shared.is_reachable(),
+            },
+            shared: match &inner.keeper {
+                Keeper::Shared(shared) => Some(shared.status()),
+                Keeper::Memory | Keeper::File(_) => None,
+            },
         })
     }
 }

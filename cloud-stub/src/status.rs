@@ -111,6 +111,14 @@ fn write_routing(f: &mut fmt::Formatter<'_>, routing: &RoutingStatus) -> fmt::Re
         "\nrouting: {} tenants, {} turns can still be rated, the state is {kept}",
         routing.tenant_count, routing.awaiting_rating
     )?;
+    if let Some(shared) = &routing.shared {
+        let reachable = if shared.reachable { "reachable" } else { "NOT reachable" };
+        writeln!(
+            f,
+            "shared: {}, {reachable}, {} gateways (each start counts), {} records wait to be written",
+            shared.kind, shared.writers, shared.unsent
+        )?;
+    }
     let width = routing.models.iter().map(|model| model.name.len()).max().unwrap_or(0).max("model".len());
     writeln!(f, "\n{:width$}     calls    labels  satisfied   mean usd", "model")?;
     for model in &routing.models {

@@ -22,6 +22,8 @@ pub use features::{Encoder, HashedEncoder, RequestFeatures};
 pub use model::{ModelSpec, TokenPrice};
 pub use params::Params;
 pub use published::{Published, PublishedChoice, PublishedParams};
-pub use router::{Answer, Call, Choice, LabelOutcome, ModelStatus, RateError, RouteError, Router, ZooError};
+pub use router::{
+    Answer, Call, Choice, Decision, LabelOutcome, ModelStatus, RateError, Reason, RouteError, Router, ZooError,
+};
 pub use state::{Snapshot, SnapshotError};
 pub use tenant::{TenantConfig, TenantError, TenantStatus};

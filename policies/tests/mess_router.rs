@@ -3,8 +3,8 @@
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use tether_policies::mess::{
-    Answer, Call, Choice, LabelOutcome, ModelSpec, Params, RateError, RequestFeatures, RouteError, Router, Snapshot,
-    SnapshotError, TenantConfig, TokenPrice, ZooError,
+    Answer, Call, Choice, LabelOutcome, ModelSpec, Params, RateError, Reason, RequestFeatures, RouteError, Router,
+    Snapshot, SnapshotError, TenantConfig, TokenPrice, ZooError,
 };
 use tether_protocol::limits::{MAX_RATING_AGE_MS, MAX_TENANTS, MAX_ZOO_MODELS};
 
@@ -192,7 +192,7 @@ fn hard_facts_and_a_zoo_of_one_are_obeyed() {
     let mut lone = router(&["only"], 0.9);
     let x = features([0.1; WIDTH]);
     let choice = turn(&mut lone, "t", 0, &x, 0.3, &mut |_| 1.0, &|_| 1.0);
-    assert_eq!((choice.model, choice.reason), (0, "only"));
+    assert_eq!((choice.model, choice.reason), (0, Reason::Only));
     let mut router = router(&["a", "b", "c"], 0.7);
     for t in 0..200u32 {
         let down = (t % 3) as usize;

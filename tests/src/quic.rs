@@ -88,11 +88,11 @@ impl TurnHandler for Puppet {
         }
     }
 
-    async fn feedback(&self, _peer: Peer, feedback: Feedback) -> FeedbackReply {
-        match feedback.turn_id.as_str() {
+    async fn feedback(&self, _peer: Peer, feedback: Feedback) -> Option<FeedbackReply> {
+        Some(match feedback.turn_id.as_str() {
             "known" => FeedbackReply::Recorded,
             _ => FeedbackReply::UnknownTurn,
-        }
+        })
     }
 }
 

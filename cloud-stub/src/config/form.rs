@@ -47,7 +47,13 @@ pub struct TenantForm {
 pub struct StateForm {
     #[serde(default)]
     pub kind: StateKindForm,
+    // file, files
     pub path: Option<PathBuf>,
+    // redis
+    pub url: Option<String>,
+    pub username: Option<String>,
+    pub password_file: Option<PathBuf>,
+    pub name: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
@@ -55,7 +61,9 @@ pub struct StateForm {
 pub enum StateKindForm {
     #[default]
     File,
+    Files,
     Memory,
+    Redis,
 }
 
 #[derive(Debug, Deserialize)]

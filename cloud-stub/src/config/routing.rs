@@ -1,6 +1,8 @@
 //! `[routing]`, `[[tenants]]` and `[state]`.
 
-use super::form::{RoutingForm, StateForm, StateKindForm, TenantForm};
+mod state;
+
+use super::form::{RoutingForm, StateForm, TenantForm};
 use super::resolve::{Wrong, name};
 use super::{BackendSettings, RoutingSettings};
 use std::path::Path;
@@ -9,7 +11,6 @@ use tether_protocol::limits::{MAX_TENANTS, MAX_ZOO_MODELS};
 
 /// The level where tenants are named and no other is given: a guess, five answers of six.
 const DEFAULT_ALPHA: f64 = 0.85;
-const DEFAULT_FOLDER: &str = "mess-state";
 
 pub(super) fn resolve(
     routing: Option<RoutingForm>,
@@ -43,17 +44,7 @@ pub(super) fn resolve(
         let config = level(&format!("tenants.{name}"), form.alpha.unwrap_or(default.alpha), models, zoo)?;
         agreed.push((name, config));
     }
-    Ok(Some(RoutingSettings { default, tenants: agreed, state: state_folder(state.unwrap_or_default(), folder)? }))
-}
-
-fn state_folder(form: StateForm, folder: &Path) -> Result<Option<std::path::PathBuf>, Wrong> {
-    match (form.kind, form.path) {
-        (StateKindForm::File, path) => Ok(Some(folder.join(path.unwrap_or_else(|| DEFAULT_FOLDER.into())))),
-        (StateKindForm::Memory, None) => Ok(None),
-        (StateKindForm::Memory, Some(_)) => {
-            Err(("state.path".into(), "only kind = \"file\" keeps files; remove it".into()))
-        }
-    }
+    Ok(Some(RoutingSettings { default, tenants: agreed, state: state::resolve(state.unwrap_or_default(), folder)? }))
 }
 
 fn level(key: &str, alpha: f64, models: Option<Vec<String>>, zoo: &[BackendSettings]) -> Result<TenantConfig, Wrong> {

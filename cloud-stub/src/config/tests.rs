@@ -118,11 +118,20 @@ fn levels_are_agreed_for_all_and_for_some() {
     let text = format!("{TWO}[routing]\nalpha = 0.9\n[[tenants]]\nname = \"robot\"\nmodels = [\"b\"]");
     let routing = parse(&text).unwrap().routing.unwrap();
     assert_eq!((routing.default.alpha, &routing.default.models), (0.9, &None));
-    assert_eq!(routing.state.as_deref(), Some(Path::new("/etc/tether/mess-state")));
+    assert_eq!(routing.state, StateSettings::File("/etc/tether/mess-state".into()));
     let (name, level) = &routing.tenants[0];
     assert_eq!((name.as_str(), level.alpha, &level.models), ("robot", 0.9, &Some(vec!["b".to_owned()])));
     let text = format!("{TWO}[routing]\n[state]\nkind = \"memory\"");
-    assert_eq!(parse(&text).unwrap().routing.unwrap().state, None);
+    assert_eq!(parse(&text).unwrap().routing.unwrap().state, StateSettings::Memory);
+    let text = format!("{TWO}[routing]\n[state]\nkind = \"files\"\npath = \"shared\"");
+    assert_eq!(parse(&text).unwrap().routing.unwrap().state, StateSettings::Files("/etc/tether/shared".into()));
+    let text =
+        format!("{TWO}[routing]\n[state]\nkind = \"redis\"\nurl = \"redis://10.0.0.5:6379/2\"\nname = \"fleet\"");
+    let StateSettings::Redis(server) = parse(&text).unwrap().routing.unwrap().state else { panic!("{text}") };
+    assert_eq!(
+        (server.url.as_str(), server.name.as_str(), server.password),
+        ("redis://10.0.0.5:6379/2", "fleet", None)
+    );
 }
 
 #[test]
@@ -135,11 +144,21 @@ fn levels_that_cannot_be_kept_are_named() {
         ("[[tenants]]\nname = \"r\"\nmodels = [\"c\"]", "tenants.r.models: the zoo has no model \"c\"; it has a, b"),
         ("[[tenants]]\nname = \"r\"\n[[tenants]]\nname = \"r\"", "tenants.r: two tenants have this name"),
         ("[state]\nkind = \"file\"", "state: nothing is learned without [routing]"),
-        ("[routing]\n[state]\nkind = \"memory\"\npath = \"x\"", "state.path: only kind = \"file\" keeps files"),
+        ("[routing]\n[state]\nkind = \"memory\"\npath = \"x\"", "state.path: only kind = \"file\" or \"files\""),
+        ("[routing]\n[state]\nkind = \"file\"\nurl = \"redis://h\"", "state.url: only kind = \"redis\" has a server"),
+        ("[routing]\n[state]\nkind = \"redis\"", "state.url: kind = \"redis\" needs it, such as"),
+        ("[routing]\n[state]\nkind = \"redis\"\nurl = \"http://h\"", "state.url: must be redis://HOST:PORT/DATABASE"),
+        ("[routing]\n[state]\nkind = \"redis\"\nurl = \"rediss://h\"", "TLS is not built in"),
+        (
+            "[routing]\n[state]\nkind = \"redis\"\nurl = \"redis://:hush@h\"",
+            "state.url: must not hold a user or a password",
+        ),
+        ("[routing]\n[state]\nkind = \"redis\"\nurl = \"redis://h\"\nname = \"\"", "state.name: \"\" must be 1 to"),
     ];
     for (text, expected) in wrong {
         let said = problem(&format!("{TWO}{text}"));
         assert!(said.contains(expected), "{text}: {said}");
+        assert!(!said.contains("hush"), "{said}");
     }
     let many: String = (0..17).map(|n| format!("[[zoo]]\nname = \"m{n}\"\nkind = \"scripted\"\n")).collect();
     assert!(problem(&format!("{many}[routing]")).contains("zoo: 17 backends are given, MESS+ routes among at most 16"));

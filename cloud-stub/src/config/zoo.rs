@@ -183,7 +183,7 @@ fn checked_url(given: &str) -> Result<String, String> {
     Ok(url.as_str().trim_end_matches('/').to_owned())
 }
 
-fn key_from_file(path: &Path) -> Result<Secret, String> {
+pub(super) fn key_from_file(path: &Path) -> Result<Secret, String> {
     let text = std::fs::read_to_string(path).map_err(|problem| format!("{}: {problem}", path.display()))?;
     Secret::new(&text).map_err(|problem| format!("{}: {problem}", path.display()))
 }

@@ -72,7 +72,16 @@ fn log(report: &TurnReport, end: &Result<(), End>) {
     let queue_ms = report.queued.as_millis() as u64;
     match end {
         Err(End::Failed(error)) => tracing::warn!(%model, outcome, total_ms, queue_ms, problem = error.message, "turn"),
-        _ => tracing::info!(%model, outcome, total_ms, queue_ms, cost_usd = report.cost_usd, "turn"),
+        _ => {
+            let predicted = report.predicted;
+            tracing::info!(
+                %model, outcome, total_ms, queue_ms, cost_usd = report.cost_usd, reason = report.reason,
+                predicted_satisfaction = predicted.map(|predicted| predicted.satisfaction),
+                predicted_cost_usd = predicted.and_then(|predicted| predicted.cost_usd),
+                shadow_price_usd = predicted.and_then(|predicted| predicted.shadow_price_usd),
+                "turn"
+            );
+        }
     }
 }
 
@@ -118,7 +127,7 @@ async fn answer(
     let mut last = None;
     loop {
         let picked = with_facts(peer, &turn.request, |facts| gateway.chooser.choose(facts, &zoo.facts(&tried)));
-        let Picked { index, reason } = match picked {
+        let Picked { index, reason, predicted } = match picked {
             Ok(picked) => picked,
             // What the last backend said tells more than that none is left.
             Err(refusal) => return Err(last.unwrap_or(refusal).into()),
@@ -126,10 +135,15 @@ async fn answer(
         let member = &zoo.members()[index];
         tried[index] = true;
         report.model.clone_from(&member.settings.name);
+        (report.reason, report.predicted) = (reason, predicted);
         tracing::debug!(model = member.settings.name, reason, "chosen");
-        let _taken_back = TakenBack { gateway, key: TurnKey { tenant: &peer.name, turn_id: &turn_id } };
+        let key = TurnKey { tenant: &peer.name, turn_id: &turn_id };
+        let mut taken_back = TakenBack { gateway, key, answered: false };
         match turn.ask(member, reply, report).await {
-            Ok(()) => return Ok(()),
+            Ok(()) => {
+                taken_back.answered = true;
+                return Ok(());
+            }
             Err(Stop::Cancelled) => return Err(End::Cancelled),
             Err(Stop::Turn(error)) => return Err(error.into()),
             Err(Stop::Backend(error)) => {
@@ -151,11 +165,14 @@ async fn answer(
 struct TakenBack<'a> {
     gateway: &'a Gateway,
     key: TurnKey<'a>,
+    answered: bool,
 }
 
 impl Drop for TakenBack<'_> {
     fn drop(&mut self) {
-        self.gateway.chooser.failed(&self.key);
+        if !self.answered {
+            self.gateway.chooser.failed(&self.key);
+        }
     }
 }
 
@@ -273,7 +290,7 @@ impl Turn<'_> {
                     report.cost_usd = settings.prices.cost_usd(answer.usage, self.images.len());
                     // Before the client knows of the end, so that its rating finds the turn.
                     let key = TurnKey { tenant: &self.peer.name, turn_id: &self.request.turn_id };
-                    self.gateway.chooser.answered(&key, &settings.name, answer.usage, report.cost_usd);
+                    self.gateway.chooser.answered(&key, &settings.name, answer.usage, report.cost_usd).await;
                     let done = Done {
                         finish_reason: answer.finish_reason,
                         usage: answer.usage,

@@ -21,6 +21,8 @@ pub(super) struct RoutingGauges {
     labels: Figures,
     model_satisfaction: Figures,
     mean_cost: Figures,
+    shared_reachable: Figures,
+    shared_unsent: Figures,
 }
 
 impl RoutingGauges {
@@ -37,6 +39,12 @@ impl RoutingGauges {
             ("mess_labels", "Ratings learned of a model, forgetting after a change", &self.labels),
             ("mess_model_satisfaction", "Mean of a model's ratings", &self.model_satisfaction),
             ("mess_model_mean_cost_usd", "Mean cost of a model's answers", &self.mean_cost),
+            (
+                "mess_shared_reachable",
+                "1 while the state that gateways share is reached, else 0",
+                &self.shared_reachable,
+            ),
+            ("mess_shared_unsent", "Records that wait to be written to the shared state", &self.shared_unsent),
         ];
         for (name, help, family) in figures {
             registry.register(name, help, family.clone());
@@ -55,6 +63,10 @@ impl RoutingGauges {
                 family.get_or_create(&[(label, name.to_owned())]).set(value);
             }
         };
+        if let Some(shared) = &routing.shared {
+            put(&self.shared_reachable, "kind", &shared.kind, Some(f64::from(u8::from(shared.reachable))));
+            put(&self.shared_unsent, "kind", &shared.kind, Some(shared.unsent as f64));
+        }
         for tenant in &routing.tenants {
             let (name, status) = (&tenant.name, &tenant.status);
             put(&self.alpha, "tenant", name, Some(status.alpha));

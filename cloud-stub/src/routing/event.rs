@@ -1,46 +1,53 @@
-//! What happened to the router since its last snapshot; replaying it gives the same router.
+//! What happened to the router since its last snapshot; applying it all in order gives the same router.
 
+use super::agreement::{Agreement, agree};
 use serde::{Deserialize, Serialize};
-use tether_policies::mess::{Answer, Call, Choice, LabelOutcome, RateError, RequestFeatures, RouteError, Router};
+use tether_policies::mess::{
+    Answer, Call, Decision, LabelOutcome, RateError, RequestFeatures, RouteError, Router, ZooError,
+};
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) enum Event {
-    Route(Route),
+    Routed { request: Request, decision: Decision },
     Answered { turn: String, model: String, answer: Answer, now_ms: i64 },
     Withdrawn { turn: String },
     Rated { tenant: String, turn: String, rating: f64, now_ms: i64 },
+    Agreed(Agreement),
 }
 
-/// A request, with everything that its decision depends on.
+/// A request, with everything that a decision depends on.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(super) struct Route {
+pub(super) struct Request {
     pub(super) tenant: String,
     pub(super) turn: String,
     pub(super) values: Vec<f32>,
     pub(super) prompt_tokens: u32,
+    /// In the order of the ladder that the decision was made on.
     pub(super) permitted: Vec<bool>,
     pub(super) now_ms: i64,
     pub(super) u: f64,
 }
 
-impl Route {
-    pub(super) fn decide(&self, router: &mut Router) -> Result<Choice, RouteError> {
-        let features = RequestFeatures { values: self.values.clone(), prompt_tokens: self.prompt_tokens };
-        router.route(&Call {
+impl Request {
+    pub(super) fn features(&self) -> RequestFeatures {
+        RequestFeatures { values: self.values.clone(), prompt_tokens: self.prompt_tokens }
+    }
+
+    pub(super) fn call<'a>(&'a self, features: &'a RequestFeatures) -> Call<'a> {
+        Call {
             tenant: &self.tenant,
             turn: &self.turn,
-            features: &features,
+            features,
             permitted: &self.permitted,
             now_ms: self.now_ms,
             u: self.u,
-        })
+        }
     }
 }
 
 /// What an event did.
-#[derive(Debug, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Outcome {
-    Chosen(Choice),
     Done,
     Label(LabelOutcome),
     /// Nothing changed, so nothing needs to be written down.
@@ -53,12 +60,17 @@ pub(super) enum EventError {
     Route(#[from] RouteError),
     #[error(transparent)]
     Rate(#[from] RateError),
+    #[error(transparent)]
+    Zoo(#[from] ZooError),
 }
 
 impl Event {
     pub(super) fn apply(&self, router: &mut Router) -> Result<Outcome, EventError> {
         Ok(match self {
-            Self::Route(route) => Outcome::Chosen(route.decide(router)?),
+            Self::Routed { request, decision } => {
+                record(router, request, decision)?;
+                Outcome::Done
+            }
             Self::Answered { turn, model, answer, now_ms } => {
                 router.answered(turn, model, *answer, *now_ms)?;
                 Outcome::Done
@@ -73,6 +85,24 @@ impl Event {
                     learned @ LabelOutcome::Learned => Outcome::Label(learned),
                 }
             }
+            Self::Agreed(agreement) => {
+                // Whole or not at all.
+                let mut changed = router.clone();
+                agree(&mut changed, agreement)?;
+                *router = changed;
+                Outcome::Done
+            }
         })
     }
+}
+
+fn record(router: &mut Router, request: &Request, decision: &Decision) -> Result<(), RouteError> {
+    let features = request.features();
+    let ladder = router.model_names().count();
+    if request.permitted.len() == ladder {
+        return router.record(&request.call(&features), decision);
+    }
+    // The ladder has changed between the decision and its place in a shared log; what was permitted then is not known.
+    let permitted = vec![true; ladder];
+    router.record(&Call { permitted: &permitted, ..request.call(&features) }, decision)
 }

@@ -78,12 +78,12 @@ impl Journal {
     }
 }
 
-fn record(json: &str) -> String {
+pub(super) fn record(json: &str) -> String {
     format!("{:08x} {json}\n", crc32fast::hash(json.as_bytes()))
 }
 
 /// The JSON of a record without its line end, if the checksum fits.
-fn checked(record: &str) -> Option<&str> {
+pub(super) fn checked(record: &str) -> Option<&str> {
     let (crc, json) = record.split_at_checked(8)?;
     let json = json.strip_prefix(' ')?;
     (u32::from_str_radix(crc, 16).ok()? == crc32fast::hash(json.as_bytes())).then_some(json)
@@ -183,7 +183,7 @@ fn read_log(path: &Path, events: &mut Vec<Event>) -> Result<(), String> {
     Ok(())
 }
 
-fn set_aside(path: &Path, problem: &str) -> io::Result<()> {
+pub(super) fn set_aside(path: &Path, problem: &str) -> io::Result<()> {
     let mut aside = path.as_os_str().to_owned();
     aside.push(".damaged");
     tracing::error!(

@@ -1,7 +1,8 @@
 //! Choices and ratings without a network.
 
 use super::*;
-use crate::config::BackendSettings;
+use crate::config::{BackendSettings, RoutingSettings};
+use crate::price::Prices;
 use crate::testing::{backend, script, settings};
 use std::path::Path;
 use tether_protocol::TurnId;
@@ -11,22 +12,26 @@ fn priced(name: &str, usd: f64) -> BackendSettings {
     BackendSettings { prices, ..backend(name, script("yes")) }
 }
 
-fn level(alpha: f64) -> TenantConfig {
+pub(super) fn level(alpha: f64) -> TenantConfig {
     TenantConfig::new(alpha).unwrap()
 }
 
 fn with(zoo: Vec<BackendSettings>, state: Option<&Path>) -> Settings {
     let tenants = vec![("picky".to_owned(), TenantConfig { alpha: 0.9, models: Some(vec!["large".into()]) })];
-    let routing = RoutingSettings { default: level(0.8), tenants, state: state.map(Path::to_owned) };
+    let routing = RoutingSettings {
+        default: level(0.8),
+        tenants,
+        state: state.map_or(StateSettings::Memory, |folder| StateSettings::File(folder.to_owned())),
+    };
     Settings { routing: Some(routing), ..settings(zoo) }
 }
 
-fn two() -> Vec<BackendSettings> {
+pub(super) fn two() -> Vec<BackendSettings> {
     // Dear first: the ladder must not depend on the order of the settings.
     vec![priced("large", 10.0), priced("small", 1.0)]
 }
 
-fn facts(zoo: &[BackendSettings]) -> Vec<BackendFacts> {
+pub(super) fn facts(zoo: &[BackendSettings]) -> Vec<BackendFacts> {
     let facts = |settings: &BackendSettings| BackendFacts {
         name: settings.name.clone(),
         vision: settings.vision,
@@ -42,11 +47,20 @@ fn turn<'a>(tenant: &'a str, turn_id: &'a TurnId) -> TurnFacts<'a> {
     TurnFacts { key, model: None, image_count: 0, text: "what is in the red box?", prompt_tokens: 9 }
 }
 
-fn id(n: usize) -> TurnId {
+pub(super) fn id(n: usize) -> TurnId {
     TurnId::new(format!("t{n}")).unwrap()
 }
 
 const USAGE: Usage = Usage { prompt_tokens: 9, completion_tokens: 3 };
+
+/// What is kept in this process is so at once.
+fn now<T>(told: BoxFuture<'_, T>) -> T {
+    told.now_or_never().expect("nothing to wait for")
+}
+
+fn rate(routing: &Routing, key: &TurnKey<'_>, rating: f64) -> Option<FeedbackReply> {
+    now(routing.rate(key, rating))
+}
 
 /// Routes, answers and rates; the index of the model.
 fn whole(routing: &Routing, zoo: &[BackendFacts], tenant: &str, n: usize, satisfied: impl Fn(&str) -> f64) -> usize {
@@ -54,8 +68,8 @@ fn whole(routing: &Routing, zoo: &[BackendFacts], tenant: &str, n: usize, satisf
     let turn = turn(tenant, &turn_id);
     let index = routing.choose(&turn, zoo).unwrap().index;
     let name = &zoo[index].name;
-    routing.answered(&turn.key, name, USAGE, if name == "large" { 30e-6 } else { 3e-6 });
-    assert_eq!(routing.rate(&turn.key, satisfied(name)), FeedbackReply::Recorded);
+    now(routing.answered(&turn.key, name, USAGE, if name == "large" { 30e-6 } else { 3e-6 }));
+    assert_eq!(rate(routing, &turn.key, satisfied(name)), Some(FeedbackReply::Recorded));
     index
 }
 
@@ -96,15 +110,15 @@ fn a_rating_counts_once_and_only_from_its_client_and_only_for_a_whole_answer() {
     whole(&routing, &zoo, "robot", 1, |_| 1.0);
     let turn_id = id(1);
     let key = |tenant| TurnKey { tenant, turn_id: &turn_id };
-    assert_eq!(routing.rate(&key("robot"), 0.0), FeedbackReply::Recorded, "again: idempotent");
-    assert_eq!(routing.rate(&key("other"), 1.0), FeedbackReply::UnknownTurn);
+    assert_eq!(rate(&routing, &key("robot"), 0.0), Some(FeedbackReply::Recorded), "again: idempotent");
+    assert_eq!(rate(&routing, &key("other"), 1.0), Some(FeedbackReply::UnknownTurn));
     let status = routing.status().unwrap();
     assert_eq!((status.tenants[0].status.rated, status.tenants[0].status.satisfaction), (1, Some(1.0)));
 
     let failed = id(2);
     let facts = turn("robot", &failed);
     routing.choose(&facts, &zoo).unwrap();
-    assert_eq!(routing.rate(&facts.key, 1.0), FeedbackReply::UnknownTurn, "not answered yet");
+    assert_eq!(rate(&routing, &facts.key, 1.0), Some(FeedbackReply::UnknownTurn), "not answered yet");
     routing.failed(&facts.key);
     assert!(routing.choose(&facts, &zoo).is_ok(), "the next backend is chosen for the same turn");
     assert_eq!(routing.status().unwrap().tenants[0].status.answered, 2);
@@ -128,7 +142,7 @@ fn the_state_is_as_it_was_when_the_files_are_read_again() {
     assert!((queue(&before) - queue(&after)).abs() < 1e-9);
     assert_eq!(before.unwrap().models, after.unwrap().models);
     let turn_id = id(5);
-    assert_eq!(second.rate(&TurnKey { tenant: "robot", turn_id: &turn_id }, 0.0), FeedbackReply::Recorded);
+    assert_eq!(rate(&second, &TurnKey { tenant: "robot", turn_id: &turn_id }, 0.0), Some(FeedbackReply::Recorded));
     assert_eq!(second.status().unwrap().tenants[0].status.rated, 120, "it was rated before the restart");
 }
 

@@ -212,7 +212,8 @@ async fn take_feedback<H: TurnHandler>(
     _permit: OwnedSemaphorePermit,
 ) {
     let turn_id = feedback.turn_id.clone();
-    let reply = session.shared.handler.feedback(session.peer.clone(), feedback).await;
-    // A client that is gone does not need its reply.
-    let _ = replies.send(Frame::FeedbackReply(turn_id, reply)).await;
+    if let Some(reply) = session.shared.handler.feedback(session.peer.clone(), feedback).await {
+        // A client that is gone does not need its reply.
+        let _ = replies.send(Frame::FeedbackReply(turn_id, reply)).await;
+    }
 }

@@ -104,9 +104,9 @@ pub trait TurnHandler: Send + Sync + 'static {
     /// Answers one turn through `turn.events`; returns early when they are closed.
     fn handle(&self, peer: Peer, turn: IncomingTurn) -> impl Future<Output = ()> + Send;
 
-    /// Takes a rating of an earlier turn.
-    fn feedback(&self, peer: Peer, feedback: Feedback) -> impl Future<Output = FeedbackReply> + Send {
+    /// Takes a rating of an earlier turn; `None` leaves the client without a reply, because none would be true.
+    fn feedback(&self, peer: Peer, feedback: Feedback) -> impl Future<Output = Option<FeedbackReply>> + Send {
         let _ = (peer, feedback);
-        std::future::ready(FeedbackReply::Unsupported)
+        std::future::ready(Some(FeedbackReply::Unsupported))
     }
 }

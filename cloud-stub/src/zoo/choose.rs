@@ -2,6 +2,8 @@
 
 use crate::config::Settings;
 use crate::routing::RoutingStatus;
+use futures::FutureExt;
+use futures::future::{BoxFuture, ready};
 use tether_protocol::TurnId;
 use tether_protocol::record::Usage;
 use tether_protocol::wire::{ErrorCode, FeedbackReply, Vision, WireError};
@@ -40,15 +42,19 @@ pub trait Chooser: Send + Sync + 'static {
 
     fn choose(&self, turn: &TurnFacts<'_>, zoo: &[BackendFacts]) -> Result<Picked, Refusal>;
 
-    /// The backend that was chosen last has answered the turn whole.
-    fn answered(&self, _turn: &TurnKey<'_>, _model: &str, _usage: Usage, _cost_usd: f64) {}
+    /// The backend that was chosen last has answered the turn whole. Ready once a rating of it would be understood,
+    /// within a bounded time.
+    fn answered(&self, _turn: &TurnKey<'_>, _model: &str, _usage: Usage, _cost_usd: f64) -> BoxFuture<'static, ()> {
+        ready(()).boxed()
+    }
 
     /// The backend that was chosen last has not answered, or not whole.
     fn failed(&self, _turn: &TurnKey<'_>) {}
 
-    /// A rating of an earlier turn, from 0 to 1.
-    fn rate(&self, _turn: &TurnKey<'_>, _rating: f64) -> FeedbackReply {
-        FeedbackReply::Unsupported
+    /// A rating of an earlier turn, from 0 to 1. `None` if nobody can say now whether it counts; sending it again later
+    /// does no harm.
+    fn rate(&self, _turn: &TurnKey<'_>, _rating: f64) -> BoxFuture<'static, Option<FeedbackReply>> {
+        ready(Some(FeedbackReply::Unsupported)).boxed()
     }
 
     /// The zoo and the tenants have new settings.
@@ -73,10 +79,23 @@ pub struct TurnKey<'a> {
 }
 
 /// A backend by its place, and why this one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Picked {
     pub index: usize,
     pub reason: &'static str,
+    /// By a chooser that predicts.
+    pub predicted: Option<Predicted>,
+}
+
+/// What a chooser expected of the backend that it chose.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Predicted {
+    /// The probability that the answer satisfies.
+    pub satisfaction: f64,
+    /// `None` while nothing is known of it.
+    pub cost_usd: Option<f64>,
+    /// What one more satisfied answer was worth, where that decided.
+    pub shadow_price_usd: Option<f64>,
 }
 
 /// Why no backend can answer a turn.
@@ -124,7 +143,7 @@ impl Chooser for FirstAble {
             Some(name) => (vec![named(name, zoo)?], "named"),
             None => ((0..zoo.len()).collect(), "first_able"),
         };
-        first_able(turn, zoo, &named).map(|index| Picked { index, reason })
+        first_able(turn, zoo, &named).map(|index| Picked { index, reason, predicted: None })
     }
 
     fn reload(&self, settings: &Settings) -> anyhow::Result<()> {

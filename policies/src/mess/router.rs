@@ -1,15 +1,17 @@
-//! The router: which model answers a request, and what its ratings teach.
+//! The router: which model answers a request ([`decide`]), and what its ratings teach ([`learn`]).
+
+mod decide;
+mod learn;
 
 use super::features::RequestFeatures;
 use super::lru::Lru;
-use super::model::{Model, ModelSpec, TokenPrice, with_bias};
+use super::model::{Model, ModelSpec, TokenPrice};
 use super::params::Params;
-use super::pending::{Asked, Pending, PendingTurns};
-use super::price::{Forecast, Recent};
-use super::static_mix::{self, Means};
+use super::pending::PendingTurns;
+use super::price::Recent;
 use super::tenant::{Tenant, TenantConfig, TenantError, TenantStatus};
 use serde::{Deserialize, Serialize};
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use tether_protocol::limits::{MAX_NAME_BYTES, MAX_TENANTS, MAX_ZOO_MODELS};
 
 /// Routes requests of many tenants among one zoo. Deterministic: the same calls in the same order give the same state.
@@ -42,6 +44,46 @@ pub struct Call<'a> {
     pub u: f64,
 }
 
+/// Why a model was chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reason {
+    /// Nothing else may answer.
+    Only,
+    /// Too little is known of it to predict anything.
+    WarmUp,
+    /// A rung that was just climbed to, or is looked at once to learn its price.
+    Trial,
+    /// The queue is too long: the highest measured mean.
+    Guard,
+    /// The cheapest mix over measured means.
+    Mix,
+    /// The least `cost - shadow price x satisfaction`.
+    Price,
+}
+
+impl Reason {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Only => "only",
+            Self::WarmUp => "warm_up",
+            Self::Trial => "trial",
+            Self::Guard => "guard",
+            Self::Mix => "mix",
+            Self::Price => "price",
+        }
+    }
+}
+
+/// A choice as other routers of the same log are told of it: by name, because ladders may differ for a moment.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Decision {
+    pub model: String,
+    pub reason: Reason,
+    pub propensity: f64,
+    pub shadow_price: Option<f64>,
+}
+
 /// Which model answers, and why.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Choice {
@@ -49,8 +91,7 @@ pub struct Choice {
     pub model: usize,
     /// One more model to ask for its label alone; its answer is not returned.
     pub extra: Option<usize>,
-    /// `warm_up`, `trial`, `guard`, `mix`, `price` or `only`.
-    pub reason: &'static str,
+    pub reason: Reason,
     /// The probability with which `model` was chosen.
     pub propensity: f64,
     /// Predictions for the chosen model.
@@ -94,6 +135,8 @@ pub enum RouteError {
     Tenant(String),
     #[error("turn {0} was routed already")]
     Repeated(String),
+    #[error("the model {0:?} that was chosen has left the zoo")]
+    Gone(String),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -303,330 +346,5 @@ fn check_price(name: &str, price: Option<TokenPrice>) -> Result<(), ZooError> {
     match values.into_iter().find(|value| !(value.is_finite() && *value >= 0.0)) {
         Some(value) => Err(ZooError::Price { name: name.to_owned(), value }),
         None => Ok(()),
-    }
-}
-
-// Deciding.
-impl Router {
-    /// Chooses the model that answers. The turn then waits for [`Router::answered`] and [`Router::rate`].
-    pub fn route(&mut self, call: &Call<'_>) -> Result<Choice, RouteError> {
-        self.check(call)?;
-        let config = self.configs.get(call.tenant).unwrap_or(&self.default_tenant).clone();
-        let ladder: Vec<usize> = self.allowed(&config).into_iter().filter(|&m| call.permitted[m]).collect();
-        if ladder.is_empty() {
-            return Err(RouteError::NoModel(call.tenant.to_owned()));
-        }
-        let x = with_bias(call.features);
-        let view = self.view(&x, call.features.prompt_tokens);
-        self.recent.push(view.iter().map(|seen| seen.forecast).collect(), self.params.recent);
-        self.tenants.get_or_insert_with(call.tenant, || Tenant::new(config));
-        let mut choice = self.choose(call, &ladder, &view);
-        choice.extra = self.extra(call, &ladder, &view, &choice);
-        self.remember(call, x, &choice);
-        Ok(choice)
-    }
-
-    fn check(&self, call: &Call<'_>) -> Result<(), RouteError> {
-        let shape = |what, given, expected| {
-            if given == expected { Ok(()) } else { Err(RouteError::Shape { what, given, expected }) }
-        };
-        shape("the list of permitted models", call.permitted.len(), self.models.len())?;
-        shape("the feature vector", call.features.values.len(), self.width)?;
-        if !call.features.values.iter().all(|value| value.is_finite() && value.abs() < 1e3) {
-            return Err(RouteError::NotFinite);
-        }
-        if call.tenant.is_empty() || call.tenant.len() > MAX_NAME_BYTES {
-            return Err(RouteError::Tenant(call.tenant.chars().take(MAX_NAME_BYTES).collect()));
-        }
-        if self.pending.contains(call.turn) {
-            return Err(RouteError::Repeated(call.turn.to_owned()));
-        }
-        Ok(())
-    }
-
-    fn view(&self, x: &[f32], prompt_tokens: u32) -> Vec<Seen> {
-        let seen = |model: &Model| {
-            let score = model.score(x);
-            let satisfaction = score.probability();
-            Seen {
-                forecast: Forecast { satisfaction, cost: model.cost(x, prompt_tokens) },
-                hoped: score.optimistic(self.params.optimism),
-                deviation: f64::from(score.variance.sqrt()) * satisfaction * (1.0 - satisfaction),
-            }
-        };
-        self.models.iter().map(seen).collect()
-    }
-
-    /// The order of precedence: what must be tried, then the guard, then the static mix, then the predictor.
-    fn choose(&mut self, call: &Call<'_>, ladder: &[usize], view: &[Seen]) -> Choice {
-        let blind = |model, reason, propensity| Choice {
-            model,
-            extra: None,
-            reason,
-            propensity,
-            satisfaction: view[model].forecast.satisfaction,
-            cost: view[model].forecast.cost,
-            shadow_price: None,
-        };
-        if let [only] = ladder {
-            return blind(*only, "only", 1.0);
-        }
-        if let Some(next) = self.climb(call.tenant, ladder) {
-            return blind(next, "trial", 1.0);
-        }
-        let tenant = self.tenant(call.tenant);
-        let usable = &ladder[..tenant.reach.clamp(1, ladder.len())];
-        if let Some(&new) = usable.iter().find(|&&m| self.models[m].calls < WARM_UP_CALLS) {
-            return blind(new, "warm_up", 1.0);
-        }
-        let untried =
-            |m: usize| ladder[..2.min(ladder.len())].contains(&m) || self.models[m].calls >= self.params.trials;
-        if let Some(&new) = usable.iter().find(|&&m| !untried(m)) {
-            return blind(new, "trial", 1.0);
-        }
-        if tenant.guard.active {
-            let ids: Vec<u32> = usable.iter().map(|&m| self.models[m].id).collect();
-            let best = tenant.guard.best(&ids).and_then(|id| usable.iter().find(|&&m| self.models[m].id == id));
-            return blind(*best.unwrap_or(&usable[usable.len() - 1]), "guard", 1.0);
-        }
-        let skill: f64 = usable.iter().map(|&m| self.models[m].skill()).sum();
-        if self.recent.len() < MIN_RECENT || skill < -self.params.floor {
-            let (model, share) = self.mix(tenant, usable, call.u);
-            return blind(model, "mix", share);
-        }
-        let usable = usable.to_vec();
-        let price = self.shadow_price(call.tenant, &usable);
-        let worth = |m: usize| view[m].forecast.cost.map_or(f64::INFINITY, |cost| cost - price * view[m].hoped);
-        let best = usable.iter().copied().min_by(|&a, &b| worth(a).total_cmp(&worth(b)));
-        Choice { shadow_price: Some(price), ..blind(best.unwrap_or(usable[0]), "price", 1.0) }
-    }
-
-    fn tenant(&self, tenant: &str) -> &Tenant {
-        self.tenants.get(tenant).expect("route() has just inserted this tenant")
-    }
-
-    /// Climbs the ladder where the rungs in use have left a deficit; the model to ask once, to learn its price.
-    fn climb(&mut self, name: &str, ladder: &[usize]) -> Option<usize> {
-        let tenant = self.tenant(name);
-        let (deficit, reach) = (tenant.deficit, tenant.reach.clamp(1, ladder.len()));
-        let &next = ladder.get(reach)?;
-        let top = ladder[reach - 1];
-        if deficit < self.params.peek {
-            return None;
-        }
-        let Some(next_cost) = self.models[next].costs.mean() else {
-            return (self.models[next].calls < WARM_UP_CALLS).then_some(next);
-        };
-        let ratio = next_cost / self.models[top].costs.mean().unwrap_or(next_cost).max(f64::MIN_POSITIVE);
-        let patience = self.params.patience * ratio.max(1.0).ln();
-        if deficit >= patience.clamp(self.params.peek, self.params.q_max.max(self.params.peek)) {
-            let weaker = self.models[top].clone();
-            self.models[next].inherit(&weaker);
-            if let Some(tenant) = self.tenants.peek_mut(name) {
-                (tenant.reach, tenant.shadow_price) = (reach + 1, None);
-            }
-        }
-        None
-    }
-
-    /// The cheapest mix over the measured means, drawn by `u`; the share of the model drawn.
-    fn mix(&self, tenant: &Tenant, usable: &[usize], u: f64) -> (usize, f64) {
-        let means = |&m: &usize| {
-            let model = &self.models[m];
-            Means { satisfaction: model.labels.mean().unwrap_or(0.5), cost: model.costs.mean().unwrap_or(0.0) }
-        };
-        let means: Vec<Means> = usable.iter().map(means).collect();
-        let best = (0..means.len()).max_by(|&a, &b| means[a].satisfaction.total_cmp(&means[b].satisfaction));
-        let best = best.unwrap_or(0);
-        let alpha = tenant.target(means[best].satisfaction, means[best].satisfaction, &self.params);
-        match static_mix::cheapest(&means, alpha) {
-            Some(mix) if u < mix.share => (usable[mix.upper], mix.share),
-            Some(mix) => (usable[mix.lower], 1.0 - mix.share),
-            None => (usable[best], 1.0),
-        }
-    }
-
-    fn shadow_price(&mut self, name: &str, usable: &[usize]) -> f64 {
-        let tenant = self.tenant(name);
-        if let Some(price) = tenant.shadow_price
-            && tenant.since_price < self.params.price_every
-        {
-            return price;
-        }
-        let means = usable.iter().filter_map(|&m| self.models[m].labels.mean());
-        let target = tenant.target(means.fold(0.0, f64::max), self.recent.reachable(usable), &self.params);
-        let costs = usable.iter().filter_map(|&m| self.models[m].costs.mean());
-        let price = self.recent.shadow_price(usable, target, costs.fold(f64::MIN_POSITIVE, f64::max));
-        if let Some(tenant) = self.tenants.peek_mut(name) {
-            (tenant.shadow_price, tenant.since_price) = (Some(price), 0);
-        }
-        price
-    }
-
-    /// One much cheaper model whose label could change such a decision, now and then.
-    fn extra(&self, call: &Call<'_>, ladder: &[usize], view: &[Seen], choice: &Choice) -> Option<usize> {
-        let price = choice.shadow_price?;
-        // The digits of `u` below the ones that the mix uses.
-        if (call.u * 4096.0).fract() >= self.params.extra {
-            return None;
-        }
-        let chosen = &view[choice.model];
-        let chosen_cost = chosen.forecast.cost?;
-        let useful = |&m: &usize| {
-            let (seen, cost) = (&view[m], view[m].forecast.cost.unwrap_or(f64::INFINITY));
-            let behind = (cost - price * seen.hoped) - (chosen_cost - price * chosen.hoped);
-            m != choice.model && cost <= self.params.extra_cost * chosen_cost && behind < 2.0 * price * seen.deviation
-        };
-        ladder.iter().copied().filter(useful).max_by(|&a, &b| view[a].deviation.total_cmp(&view[b].deviation))
-    }
-
-    fn remember(&mut self, call: &Call<'_>, x: Vec<f32>, choice: &Choice) {
-        let blind = matches!(choice.reason, "guard" | "trial" | "warm_up" | "only");
-        let asked = |m: usize, propensity: f64, served: bool| Asked {
-            model: self.models[m].id,
-            propensity,
-            served,
-            blind: served && blind,
-            answered: false,
-            rated: false,
-        };
-        let mut all = vec![asked(choice.model, choice.propensity, true)];
-        all.extend(choice.extra.map(|m| asked(m, self.params.extra, false)));
-        self.pending.insert(call.turn, Pending::new(call.tenant, x, all, call.now_ms));
-        for m in [Some(choice.model), choice.extra].into_iter().flatten() {
-            self.models[m].calls += 1;
-        }
-        if let Some(tenant) = self.tenants.peek_mut(call.tenant) {
-            tenant.answered += 1;
-            tenant.since_price += 1;
-        }
-    }
-}
-
-/// Each usable model is asked this often before anything is predicted of it.
-const WARM_UP_CALLS: u64 = 3;
-/// Fewer recent requests than these say too little about the stream.
-const MIN_RECENT: usize = 16;
-
-/// What is predicted of one model for one request.
-struct Seen {
-    forecast: Forecast,
-    /// The satisfaction with hope added.
-    hoped: f64,
-    /// The standard deviation of the satisfaction's probability.
-    deviation: f64,
-}
-
-// Learning.
-impl Router {
-    /// Tells what a model's answer to a turn cost. News of an unknown turn or a removed model is an error.
-    pub fn answered(&mut self, turn: &str, model: &str, answer: Answer, now_ms: i64) -> Result<(), RateError> {
-        if !(answer.cost.is_finite() && answer.cost >= 0.0) {
-            return Err(RateError::Value { what: "the cost", range: "of at least 0" });
-        }
-        let (model, pending, entry) = self.asked(turn, model, now_ms)?;
-        if std::mem::replace(&mut pending.asked[entry].answered, true) {
-            return Ok(());
-        }
-        let length = match model.spec.price {
-            Some(_) => answer.tokens.map_or(0.0, f64::from),
-            None => answer.cost,
-        };
-        model.learn_cost(&pending.x, answer.cost, length);
-        Ok(())
-    }
-
-    /// Learns a rating, 0 (not satisfied) to 1 (satisfied), of a model's answer to a turn of this tenant, once.
-    pub fn rate(
-        &mut self,
-        tenant: &str,
-        turn: &str,
-        model: &str,
-        satisfied: f64,
-        now_ms: i64,
-    ) -> Result<LabelOutcome, RateError> {
-        if !(0.0..=1.0).contains(&satisfied) {
-            return Err(RateError::Value { what: "a rating", range: "from 0 to 1" });
-        }
-        let params = self.params;
-        let (learner, pending, entry) = self.asked(turn, model, now_ms)?;
-        if pending.tenant != tenant {
-            return Err(RateError::Foreign(turn.to_owned()));
-        }
-        if std::mem::replace(&mut pending.asked[entry].rated, true) {
-            return Ok(LabelOutcome::Duplicate);
-        }
-        let asked = pending.asked[entry].clone();
-        let weight = (1.0 / asked.propensity.max(1e-3)).min(f64::from(params.max_weight)) as f32;
-        let changed = learner.learn_label(&pending.x, satisfied, weight, &params);
-        if let Some(tenant) = self.tenants.peek_mut(tenant) {
-            if asked.blind {
-                tenant.guard.learn(asked.model, satisfied);
-            }
-            if asked.served {
-                tenant.rate(satisfied, &params);
-            }
-        }
-        if changed {
-            self.tenants.values_mut().for_each(|tenant| tenant.guard.forget(asked.model));
-        }
-        Ok(LabelOutcome::Learned)
-    }
-
-    /// Learns a rating of the answer that was returned, for a caller that does not remember whose it was.
-    pub fn rate_served(
-        &mut self,
-        tenant: &str,
-        turn: &str,
-        satisfied: f64,
-        now_ms: i64,
-    ) -> Result<LabelOutcome, RateError> {
-        let unknown = || RateError::Unknown(turn.to_owned());
-        let pending = self.pending.get_mut(turn, now_ms).ok_or_else(unknown)?;
-        let served = pending.asked.iter().find(|asked| asked.served && asked.answered).map(|asked| asked.model);
-        let model = self.models.iter().find(|model| Some(model.id) == served).ok_or_else(unknown)?;
-        let name = model.spec.name.clone();
-        self.rate(tenant, turn, &name, satisfied, now_ms)
-    }
-
-    /// Takes a decision back whose answer never came, so that the turn may be routed again and nobody can rate it.
-    /// False, and nothing happens, if it is unknown or was answered.
-    pub fn withdraw(&mut self, turn: &str) -> bool {
-        let came = |pending: &Pending| pending.asked.iter().any(|asked| asked.answered);
-        if self.pending.get(turn).is_none_or(came) {
-            return false;
-        }
-        let Some(pending) = self.pending.remove(turn) else { return false };
-        for asked in &pending.asked {
-            if let Some(model) = self.models.iter_mut().find(|model| model.id == asked.model) {
-                model.calls = model.calls.saturating_sub(1);
-            }
-        }
-        if let Some(tenant) = self.tenants.peek_mut(&pending.tenant) {
-            tenant.answered = tenant.answered.saturating_sub(1);
-        }
-        true
-    }
-
-    fn asked(&mut self, turn: &str, model: &str, now_ms: i64) -> Result<(&mut Model, &mut Pending, usize), RateError> {
-        let not_asked = || RateError::NotAsked { turn: turn.to_owned(), model: model.to_owned() };
-        let learner = self.models.iter_mut().find(|known| known.spec.name == model).ok_or_else(not_asked)?;
-        let pending = self.pending.get_mut(turn, now_ms).ok_or_else(|| RateError::Unknown(turn.to_owned()))?;
-        let entry = pending.asked.iter().position(|asked| asked.model == learner.id).ok_or_else(not_asked)?;
-        Ok((learner, pending, entry))
-    }
-
-    /// Whether every number can be that of a router; what a loaded state is checked for.
-    pub(super) fn is_sound(&self) -> bool {
-        let ids: HashSet<u32> = self.models.iter().map(|model| model.id).collect();
-        !self.models.is_empty()
-            && self.models.len() <= MAX_ZOO_MODELS
-            && ids.len() == self.models.len()
-            && ids.iter().all(|&id| id < self.next_id)
-            && self.models.iter().all(|model| model.is_sound(self.width))
-            && self.recent.is_sound(self.models.len())
-            && self.pending.is_sound(self.width)
-            && self.tenants.iter().all(|(_, tenant)| tenant.is_sound())
-            && self.default_tenant.clone().checked().is_ok()
     }
 }

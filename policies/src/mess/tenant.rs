@@ -83,6 +83,11 @@ impl Tenant {
         self.guard.follow(self.queue, params.q_max);
     }
 
+    /// Whether the shadow price must be solved for anew.
+    pub(super) fn price_is_due(&self, params: &Params) -> bool {
+        self.shadow_price.is_none() || self.since_price >= params.price_every
+    }
+
     /// The satisfaction to aim at now. `best` is the highest measured mean, `reachable` the highest mean predicted.
     pub(super) fn target(&self, best: f64, reachable: f64, params: &Params) -> f64 {
         let alpha = self.config.alpha;
