@@ -3,10 +3,10 @@
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use tether_policies::mess::{
-    Answer, Call, Choice, LabelOutcome, ModelSpec, Params, RateError, Reason, RequestFeatures, RouteError, Router,
-    Snapshot, SnapshotError, TenantConfig, TokenPrice, ZooError,
+    Answer, Call, Choice, Decision, LabelOutcome, ModelSpec, Params, RateError, Reason, RequestFeatures, RouteError,
+    Router, Snapshot, SnapshotError, TenantConfig, TokenPrice, ZooError,
 };
-use tether_protocol::limits::{MAX_RATING_AGE_MS, MAX_TENANTS, MAX_ZOO_MODELS};
+use tether_protocol::limits::{MAX_PENDING_RATINGS, MAX_RATING_AGE_MS, MAX_TENANTS, MAX_ZOO_MODELS};
 
 const WIDTH: usize = 6;
 
@@ -145,6 +145,91 @@ fn tenants_are_bounded_and_the_longest_unused_gives_way() {
     }
     assert_eq!(router.tenant_count(), MAX_TENANTS);
     assert!(router.tenant_status("tenant-9").is_none() && router.tenant_status("tenant-10").is_some());
+}
+
+/// Ten times as many clients as are remembered, each once: what is kept stays bounded, and nobody is refused.
+#[test]
+fn a_million_tenants_are_served_in_bounded_memory() {
+    let mut router = router(&["a", "b"], 0.5);
+    let x = features([0.1; WIDTH]);
+    for t in 0..1_000_000u64 {
+        let name = t.to_string();
+        let call = Call { tenant: &name, turn: &name, features: &x, permitted: &[true, true], now_ms: 0, u: 0.5 };
+        router.route(&call).unwrap();
+    }
+    assert_eq!((router.tenant_count(), router.pending_count()), (MAX_TENANTS, MAX_PENDING_RATINGS));
+}
+
+/// What nobody rated is doubted by as much as Hoeffding's inequality says, and that is enough.
+#[test]
+fn where_one_answer_in_five_is_rated_the_bound_holds_for_all_of_them_in_99_seeds_of_100() {
+    let holds = |seed: &u64| {
+        let mut rng = ChaCha8Rng::seed_from_u64(*seed);
+        let mut router = router(&["a", "b", "c"], 0.8);
+        let (mut satisfied, mut always) = (0.0, true);
+        for t in 0..600u32 {
+            let x = features(std::array::from_fn(|_| rng.random_range(-1.0..1.0)));
+            let (u, draw, rated): (f64, f64, f64) = (rng.random(), rng.random(), rng.random());
+            let id = t.to_string();
+            let call = Call { tenant: "t", turn: &id, features: &x, permitted: &[true; 3], now_ms: 0, u };
+            let choice = router.route(&call).unwrap();
+            let name = ["a", "b", "c"][choice.model];
+            let label = f64::from(u8::from(draw < [0.6, 0.75, 0.9][choice.model]));
+            satisfied += label;
+            router.answered(&id, name, Answer { cost: [1.0, 3.0, 20.0][choice.model], tokens: None }, 0).unwrap();
+            if rated < 0.2 {
+                router.rate("t", &id, name, label, 0).unwrap();
+            }
+            let status = router.tenant_status("t").unwrap();
+            always &= satisfied / f64::from(t + 1) >= status.satisfaction_at_least - 1e-9;
+        }
+        let status = router.tenant_status("t").unwrap();
+        assert!(status.rated < 180 && status.answered == 600);
+        assert!(status.satisfaction_at_least > 0.4, "and it says something: {status:?}");
+        always
+    };
+    let held = (0..100).filter(holds).count();
+    assert!(held >= 99, "{held} of 100");
+}
+
+/// Gateways that share a log decide on their own and remember what the log brings.
+#[test]
+fn a_decision_changes_nothing_and_recording_it_anywhere_gives_what_routing_gives() {
+    let mut rng = ChaCha8Rng::seed_from_u64(6);
+    let make = || {
+        let params = Params { extra: 0.0, ..Params::default() };
+        Router::new(specs(&["a", "b", "c"]), WIDTH, TenantConfig::new(0.8).unwrap(), params).unwrap()
+    };
+    let (mut one, mut other) = (make(), make());
+    let mut agreed = 0;
+    for t in 0..500u32 {
+        let x = features(std::array::from_fn(|_| rng.random_range(-1.0..1.0)));
+        let (u, draw): (f64, f64) = (rng.random(), rng.random());
+        let id = t.to_string();
+        let call = Call { tenant: "t", turn: &id, features: &x, permitted: &[true; 3], now_ms: 0, u };
+        let before = other.clone();
+        let seen = other.decide(&call).unwrap();
+        assert!(other == before && other.decide(&call).unwrap() == seen);
+        let choice = one.route(&call).unwrap();
+        agreed += u32::from(seen.model == choice.model);
+        other.record(&call, &one.decision(&choice)).unwrap();
+        assert!(matches!(other.record(&call, &one.decision(&choice)), Err(RouteError::Repeated(_))));
+        assert_eq!(other.decide(&call).map(|_| ()), Ok(()), "a known turn may be decided again, after a failure");
+        let name = ["a", "b", "c"][choice.model];
+        let label = f64::from(u8::from(draw < [0.4, 0.7, 0.95][choice.model]));
+        for router in [&mut one, &mut other] {
+            router.answered(&id, name, Answer { cost: [1.0, 3.0, 20.0][choice.model], tokens: None }, 0).unwrap();
+            router.rate("t", &id, name, label, 0).unwrap();
+        }
+        assert_eq!(one, other, "turn {t}");
+    }
+    assert!(agreed > 450, "a decision is what routing would choose, but for the request itself: {agreed} of 500");
+    let gone = Decision { model: "z".into(), reason: Reason::Price, propensity: 1.0, shadow_price: None };
+    let x = features([0.0; WIDTH]);
+    let call = Call { tenant: "t", turn: "new", features: &x, permitted: &[true; 3], now_ms: 0, u: 0.5 };
+    let before = one.clone();
+    assert_eq!(one.record(&call, &gone), Err(RouteError::Gone("z".into())));
+    assert_eq!(one, before);
 }
 
 #[test]

@@ -56,7 +56,7 @@ impl Default for Params {
             weight_variance: 1.0,
             bias_variance: 1.0,
             length_variance: 2.0,
-            length_noise: 0.3,
+            length_noise: 0.6,
             horizon: 100.0,
             room: 0.03,
             bank: 12.0,
