@@ -46,6 +46,11 @@ test-redis: build ## several gateways at a real Redis, killed and emptied (needs
 	@command -v redis-server >/dev/null || { echo "test-redis: redis-server is not installed; on Debian: apt install redis-server"; exit 1; }
 	$(CARGO) test --locked --workspace --test shared -- --ignored --nocapture
 
+test-encoder: build ## the sentence encoder on its real weights (pulls 91 MB, checked by sha256)
+	$(BIN)/tether models pull all-minilm-l6-v2
+	$(BIN)/tether models pull all-minilm-l6-v2.tokenizer
+	$(CARGO) test --locked --workspace --lib sentence -- --ignored
+
 test-peers: model ## the openai Python client and llama.cpp's server as peers (installs them into .cache)
 	tests/peers/run.sh
 

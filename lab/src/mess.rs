@@ -4,6 +4,7 @@ pub mod bench;
 pub mod cli;
 pub mod contender;
 pub mod data;
+pub mod encoder;
 pub mod page;
 pub mod reference;
 pub mod run;

@@ -70,10 +70,8 @@ pub fn run(
 }
 
 fn read(folder: &Path, set: &Set, encoder: &dyn Encoder) -> anyhow::Result<Option<Dataset>> {
-    let path = folder.join(set.file);
-    if !path.is_file() {
-        return Ok(None);
-    }
+    let places = [folder.join(set.file), folder.join("data/router").join(set.file)];
+    let Some(path) = places.into_iter().find(|path| path.is_file()) else { return Ok(None) };
     let models: Vec<String> = set.models.iter().map(|&name| name.to_owned()).collect();
     let costs = set.costs.as_ref().map(|costs| costs.as_slice());
     Ok(Some(data::load(&Source { path: &path, models: &models, costs, skip_incomplete: false }, encoder)?))

@@ -2,6 +2,7 @@
 
 use super::bench;
 use super::data::{self, Dataset, Source};
+use super::encoder::{self, EncoderName};
 use super::page::page;
 use super::scenario::Scenario;
 use super::synthetic::{self, Shape};
@@ -44,6 +45,11 @@ enum MessCommand {
         #[command(flatten)]
         options: Options,
     },
+    /// The encoders beside each other: what our router costs with each, and the time each takes.
+    Encoders {
+        #[command(flatten)]
+        options: Options,
+    },
     /// The project's bars, one JSON object a line: {"bar","value","target","unit","met","how"}.
     Bench {
         /// The folder with paretobandit_val.jsonl and llmrouter.jsonl; without it those bars are skipped, not met.
@@ -82,6 +88,9 @@ pub struct Options {
     /// Leave out rows that lack a model.
     #[arg(long)]
     skip_incomplete: bool,
+    /// What turns a prompt into numbers.
+    #[arg(long, value_enum, default_value = "hashed")]
+    encoder: EncoderName,
     /// Our router's constants as JSON, such as {"optimism":0.3}; others keep their defaults.
     #[arg(long, value_name = "JSON")]
     params: Option<String>,
@@ -102,6 +111,14 @@ impl Options {
         let source =
             Source { path, models: &self.models, costs: self.costs.as_deref(), skip_incomplete: self.skip_incomplete };
         Ok(data::load(&source, encoder)?)
+    }
+
+    /// The first few prompts of the data, or texts of the synthetic zoo's kind.
+    fn prompts(&self, count: usize) -> anyhow::Result<Vec<String>> {
+        match &self.data {
+            Some(path) => Ok(data::prompts(path, count)?),
+            None => Ok((0..count).map(|n| format!("How many apples are left of {n} if three are eaten?")).collect()),
+        }
     }
 
     fn params(&self) -> anyhow::Result<Params> {
@@ -129,33 +146,26 @@ impl Options {
 }
 
 pub fn run(cli: MessCli) -> anyhow::Result<()> {
-    let encoder = HashedEncoder;
     match cli.command {
-        MessCommand::Table { options, scenario } => tables(&options, &encoder, &[scenario], None),
-        MessCommand::Drift { options } => tables(&options, &encoder, &Scenario::ALL, None),
-        MessCommand::Sweep { options } => {
-            let data = options.dataset(&encoder)?;
-            tables(&options, &encoder, &[Scenario::Plain], Some(levels(&data)))
-        }
+        MessCommand::Table { options, scenario } => tables(&options, &[scenario], false),
+        MessCommand::Drift { options } => tables(&options, &Scenario::ALL, false),
+        MessCommand::Sweep { options } => tables(&options, &[Scenario::Plain], true),
         MessCommand::Report { mut options } => {
             options.html.get_or_insert_with(|| PathBuf::from("mess.html"));
-            tables(&options, &encoder, &Scenario::ALL, None)
+            tables(&options, &Scenario::ALL, false)
         }
-        MessCommand::Bench { data } => {
-            bench::run(&data, &encoder, &mut |bar| Ok(crate::report::print(&(serde_json::to_string(bar)? + "\n"))?))
-        }
+        MessCommand::Encoders { options } => encoders(&options),
+        MessCommand::Bench { data } => bench::run(&data, &HashedEncoder, &mut |bar| {
+            Ok(crate::report::print(&(serde_json::to_string(bar)? + "\n"))?)
+        }),
     }
 }
 
 /// Runs each scenario at each level, shows every table as soon as it is there, and writes the page at the end.
-fn tables(
-    options: &Options,
-    encoder: &dyn Encoder,
-    scenarios: &[Scenario],
-    alphas: Option<Vec<f64>>,
-) -> anyhow::Result<()> {
-    let data = options.dataset(encoder)?;
-    let alphas = alphas.unwrap_or_else(|| options.alpha.clone());
+fn tables(options: &Options, scenarios: &[Scenario], every_level: bool) -> anyhow::Result<()> {
+    let encoder = options.encoder.open()?;
+    let data = options.dataset(encoder.as_ref())?;
+    let alphas = if every_level { levels(&data) } else { options.alpha.clone() };
     ensure!(!alphas.is_empty(), "no level lies between the cheapest model's mean and the best one's; give --alpha");
     let bar = ProgressBar::new((scenarios.len() * alphas.len()) as u64);
     bar.set_style(ProgressStyle::with_template("{pos}/{len} {msg} {elapsed}")?);
@@ -173,6 +183,26 @@ fn tables(
     if let Some(path) = &options.html {
         std::fs::write(path, page(&shown)).with_context(|| format!("cannot write {}", path.display()))?;
         eprintln!("wrote {}", path.display());
+    }
+    Ok(())
+}
+
+/// Prompts on which an encoder's time is measured.
+const TIMED_PROMPTS: usize = 50;
+
+/// One row per encoder and level, as soon as it is known.
+fn encoders(options: &Options) -> anyhow::Result<()> {
+    for name in EncoderName::ALL {
+        let encoder = name.open()?;
+        let data = options.dataset(encoder.as_ref())?;
+        let texts = options.prompts(TIMED_PROMPTS)?;
+        let encode_ms = encoder::median_ms(encoder.as_ref(), &texts);
+        for &alpha in &options.alpha {
+            let plan = options.plan(&data, encoder.width(), Scenario::Plain, alpha)?;
+            let row = plan.encoder_row(encoder.name(), encode_ms);
+            let text = if options.json { serde_json::to_string(&row)? } else { row.to_string() };
+            crate::report::print(&(text + "\n"))?;
+        }
     }
     Ok(())
 }

@@ -86,6 +86,20 @@ pub fn load(source: &Source<'_>, encoder: &dyn Encoder) -> Result<Dataset, DataE
     Ok(Dataset { name, models: source.models.to_vec(), rows })
 }
 
+/// The prompts of the first rows.
+pub fn prompts(path: &Path, count: usize) -> Result<Vec<String>, DataError> {
+    let text = std::fs::read_to_string(path).map_err(|error| DataError::Read { path: path.to_owned(), error })?;
+    let prompt = |(number, line): (usize, &str)| {
+        let line: Result<Line, _> = serde_json::from_str(line);
+        line.map(|line| line.prompt).map_err(|problem| DataError::Line {
+            path: path.to_owned(),
+            line: number + 1,
+            problem: problem.to_string(),
+        })
+    };
+    text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()).take(count).map(prompt).collect()
+}
+
 fn known_models(line: &str) -> String {
     let line: Result<Line, _> = serde_json::from_str(line);
     let mut names: Vec<String> = line.map(|line| line.models.into_keys().collect()).unwrap_or_default();

@@ -53,7 +53,11 @@ fn cells(line: &Line, seeds: u64) -> Vec<String> {
         format!("{:.3}", line.windows_below),
         format!("{:.6}", line.mean_cost),
         format!("{:.3}", line.cost_ratio),
-        format!("{:.1}", line.largest_queue),
+        line.runs
+            .iter()
+            .any(|run| run.largest_queue > 0.0)
+            .then(|| format!("{:.1}", line.largest_queue))
+            .unwrap_or("-".into()),
         list(&line.calls),
         list(&line.extra_calls),
         list(&line.labels),
@@ -85,7 +89,7 @@ fn windows(table: &Table) -> Chart {
 }
 
 fn cost(table: &Table) -> Chart {
-    let level = Some((table.static_mix_cost, "static mix, knows means".to_owned()));
+    let level = Some((table.static_mix_cost, "static mix, by its means".to_owned()));
     chart(
         "Mean cost so far, everything asked included.",
         "cost per request",

@@ -67,3 +67,6 @@ impl Scenario {
         if self == Self::TwoTenants && t % 2 == 1 { (1, (alpha - 0.1).max(0.05)) } else { (0, alpha) }
     }
 }
+
+#[cfg(test)]
+mod tests;

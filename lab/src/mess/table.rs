@@ -195,6 +195,62 @@ fn line(router: &str, runs: Vec<Run>, static_cost: f64) -> Line {
     }
 }
 
+/// Our router with one encoder.
+#[derive(Debug, Clone, Serialize)]
+pub struct EncoderRow {
+    pub encoder: String,
+    pub width: usize,
+    pub alpha: f64,
+    pub satisfaction: f64,
+    pub seeds_held: usize,
+    pub seeds: u64,
+    pub cost_ratio: f64,
+    /// Median time to encode one prompt.
+    pub encode_ms: f64,
+    /// Time of a whole simulated request without encoding: decision, cost and rating.
+    pub request_us: f64,
+}
+
+impl std::fmt::Display for EncoderRow {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "{:<26} width {:>3}  alpha {:.2}  satisfied {:.4}  held {:>2}/{}  cost/static {:.3}  encode {:>8.3} ms  request {:>6.1} us",
+            self.encoder,
+            self.width,
+            self.alpha,
+            self.satisfaction,
+            self.seeds_held,
+            self.seeds,
+            self.cost_ratio,
+            self.encode_ms,
+            self.request_us
+        )
+    }
+}
+
+impl Plan<'_> {
+    pub fn encoder_row(&self, encoder: &str, encode_ms: f64) -> EncoderRow {
+        let before = std::time::Instant::now();
+        let runs = self.tether();
+        let threads = rayon::current_num_threads().min(runs.len()).max(1);
+        let requests = (runs.len() * self.data.rows.len()).max(1);
+        let request_us = before.elapsed().as_secs_f64() * 1e6 * threads as f64 / requests as f64;
+        let line = line(encoder, runs, static_reference(&self.stream(0)).mean_cost);
+        EncoderRow {
+            encoder: line.router,
+            width: self.width,
+            alpha: self.alpha,
+            satisfaction: line.satisfaction,
+            seeds_held: line.seeds_held,
+            seeds: self.seeds.end - self.seeds.start,
+            cost_ratio: line.cost_ratio,
+            encode_ms,
+            request_us,
+        }
+    }
+}
+
 impl Table {
     /// Columns for people.
     pub fn text(&self) -> String {

@@ -6,15 +6,15 @@ pub fn escape(text: &str) -> String {
 
 const STYLE: &str = "
 :root { color-scheme: light dark; --line: #8884; }
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 76rem; margin: 2rem auto; padding: 0 1rem; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; margin: 1rem 0; display: block; overflow-x: auto; }
-th, td { border-bottom: 1px solid var(--line); padding: .25rem .6rem; text-align: right; white-space: nowrap; }
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 80rem; margin: 2rem auto; padding: 0 1rem; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; margin: 1rem 0; display: block; overflow-x: auto; font-size: .87rem; }
+th, td { border-bottom: 1px solid var(--line); padding: .2rem .45rem; text-align: right; white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; }
-.plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(24rem, 1fr)); gap: 1rem; }
-figure { margin: 0; } figcaption span { margin-right: .8rem; white-space: nowrap; }
+.plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(30rem, 1fr)); gap: 1.5rem; }
+figure { margin: 0; } figcaption { font-size: .87rem; } figcaption b { display: block; } figcaption span { margin-right: .8rem; white-space: nowrap; }
 figcaption i { display: inline-block; width: 1.2rem; height: .2rem; margin-right: .3rem; vertical-align: middle; }
 figcaption i.dashed { border-top: 2px dashed currentColor; height: 0; }
-svg { width: 100%; height: auto; } svg text { font-size: 11px; fill: currentColor; }
+svg { width: 100%; height: auto; } svg text { font-size: 13px; fill: currentColor; }
 .grid { stroke: var(--line); } .level { stroke: currentColor; stroke-dasharray: 5 4; }
 polyline { fill: none; stroke-width: 1.8; }
 ";

@@ -22,47 +22,79 @@ pub struct Chart {
 
 const WIDTH: f64 = 640.0;
 const HEIGHT: f64 = 300.0;
-const LEFT: f64 = 64.0;
-const RIGHT: f64 = 12.0;
+const LEFT: f64 = 72.0;
+const RIGHT: f64 = 24.0;
 const TOP: f64 = 12.0;
 const BOTTOM: f64 = 40.0;
+/// About so many steps on an axis.
 const TICKS: usize = 5;
 /// Distinguishable by the colour-blind too (Okabe and Ito).
 const COLOURS: [&str; 8] = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#6c6c6c", "#b5a500"];
 
+/// A scale from one round number to another.
+struct Axis {
+    low: f64,
+    high: f64,
+    step: f64,
+}
+
+impl Axis {
+    fn over(values: impl Iterator<Item = f64>) -> Self {
+        let finite = values.filter(|value| value.is_finite());
+        let (low, high) = finite.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), v| (low.min(v), high.max(v)));
+        let (low, high) = match low {
+            _ if low > high => (0.0, 1.0),
+            _ if low == high => (low - 0.5, high + 0.5),
+            _ => (low, high),
+        };
+        let step = round_step((high - low) / TICKS as f64);
+        Self { low: (low / step).floor() * step, high: (high / step).ceil() * step, step }
+    }
+
+    fn share(&self, value: f64) -> f64 {
+        (value - self.low) / (self.high - self.low)
+    }
+
+    fn ticks(&self) -> impl Iterator<Item = f64> {
+        let count = ((self.high - self.low) / self.step).round() as usize;
+        (0..=count).map(|tick| self.low + tick as f64 * self.step)
+    }
+
+    /// As many digits as tell two ticks apart.
+    fn text(&self, value: f64) -> String {
+        let digits = (-self.step.log10().floor()).max(0.0) as usize;
+        // What rounding has left of a zero.
+        let value = if value.abs() < self.step / 2.0 { 0.0 } else { value };
+        if digits > 4 && value != 0.0 { format!("{value:.1e}") } else { format!("{value:.*}", digits.min(4)) }
+    }
+}
+
+/// The next of 1, 2 and 5 times a power of ten.
+fn round_step(step: f64) -> f64 {
+    let power = 10f64.powf(step.log10().floor());
+    [1.0, 2.0, 5.0, 10.0].into_iter().map(|factor| factor * power).find(|&round| round >= step * 0.999).unwrap_or(step)
+}
+
 /// Where data lie on the paper.
 struct Frame {
-    x: (f64, f64),
-    y: (f64, f64),
+    x: Axis,
+    y: Axis,
 }
 
 impl Frame {
     fn of(chart: &Chart) -> Self {
         let points =
             || chart.series.iter().flat_map(|series| &series.points).filter(|p| p.0.is_finite() && p.1.is_finite());
-        let range = |values: &mut dyn Iterator<Item = f64>| {
-            let (low, high) =
-                values.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), v| (low.min(v), high.max(v)));
-            if low > high {
-                (0.0, 1.0)
-            } else if low == high {
-                (low - 0.5, high + 0.5)
-            } else {
-                (low, high)
-            }
-        };
         let level = chart.level.as_ref().map(|(level, _)| *level);
-        let (low, high) = range(&mut points().map(|p| p.1).chain(level));
-        let room = (high - low) * 0.05;
-        Self { x: range(&mut points().map(|p| p.0)), y: (low - room, high + room) }
+        Self { x: Axis::over(points().map(|p| p.0)), y: Axis::over(points().map(|p| p.1).chain(level)) }
     }
 
     fn x(&self, x: f64) -> f64 {
-        LEFT + (x - self.x.0) / (self.x.1 - self.x.0) * (WIDTH - LEFT - RIGHT)
+        LEFT + self.x.share(x) * (WIDTH - LEFT - RIGHT)
     }
 
     fn y(&self, y: f64) -> f64 {
-        HEIGHT - BOTTOM - (y - self.y.0) / (self.y.1 - self.y.0) * (HEIGHT - TOP - BOTTOM)
+        HEIGHT - BOTTOM - self.y.share(y) * (HEIGHT - TOP - BOTTOM)
     }
 }
 
@@ -101,22 +133,20 @@ impl Chart {
 
 fn axes(svg: &mut String, frame: &Frame, chart: &Chart) {
     let (bottom, right) = (HEIGHT - BOTTOM, WIDTH - RIGHT);
-    for tick in 0..=TICKS {
-        let share = tick as f64 / TICKS as f64;
-        let y = frame.y.0 + share * (frame.y.1 - frame.y.0);
-        let x = frame.x.0 + share * (frame.x.1 - frame.x.0);
-        let (at_y, at_x) = (frame.y(y), frame.x(x));
+    for tick in frame.y.ticks() {
+        let at = frame.y(tick);
         let _ = write!(
             svg,
-            "<line class=\"grid\" x1=\"{LEFT}\" x2=\"{right}\" y1=\"{at_y:.1}\" y2=\"{at_y:.1}\"/>\
-             <text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{}</text>\
-             <text x=\"{at_x:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{}</text>",
+            "<line class=\"grid\" x1=\"{LEFT}\" x2=\"{right}\" y1=\"{at:.1}\" y2=\"{at:.1}\"/>\
+             <text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{}</text>",
             LEFT - 6.0,
-            at_y + 4.0,
-            number(y),
-            bottom + 16.0,
-            number(x)
+            at + 4.0,
+            frame.y.text(tick)
         );
+    }
+    for tick in frame.x.ticks() {
+        let (at, text) = (frame.x(tick), frame.x.text(tick));
+        let _ = write!(svg, "<text x=\"{at:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{text}</text>", bottom + 17.0);
     }
     let (x_label, y_label) = (super::html::escape(&chart.x_label), super::html::escape(&chart.y_label));
     let (middle_x, middle_y) = ((LEFT + right) / 2.0, (TOP + bottom) / 2.0);
@@ -132,17 +162,6 @@ fn line(svg: &mut String, frame: &Frame, series: &Series, colour: &str) {
     let finite = series.points.iter().filter(|p| p.0.is_finite() && p.1.is_finite());
     let points: Vec<String> = finite.map(|p| format!("{:.1},{:.1}", frame.x(p.0), frame.y(p.1))).collect();
     let _ = write!(svg, "<polyline points=\"{}\" stroke=\"{colour}\"/>", points.join(" "));
-}
-
-/// Three significant digits, without an exponent where people read none.
-fn number(value: f64) -> String {
-    let size = value.abs();
-    match size {
-        _ if size >= 100.0 => format!("{value:.0}"),
-        _ if size >= 10.0 => format!("{value:.1}"),
-        _ if size >= 0.01 || size == 0.0 => format!("{value:.3}"),
-        _ => format!("{value:.1e}"),
-    }
 }
 
 #[cfg(test)]
@@ -161,6 +180,18 @@ mod tests {
         let html = chart.html();
         assert!(html.contains("a &lt; b") && !html.contains("<script>") && !html.contains("NaN"));
         assert_eq!(html.matches("<polyline").count(), 1);
+    }
+
+    #[test]
+    fn ticks_are_round_and_enclose_the_data() {
+        let axis = Axis::over([16.0, 2_000.0].into_iter());
+        let ticks: Vec<String> = axis.ticks().map(|tick| axis.text(tick)).collect();
+        assert_eq!(ticks, ["0", "500", "1000", "1500", "2000"]);
+        let axis = Axis::over([0.542, 0.833].into_iter());
+        assert_eq!(axis.ticks().map(|tick| axis.text(tick)).collect::<Vec<_>>(), ["0.5", "0.6", "0.7", "0.8", "0.9"]);
+        let axis = Axis::over([0.000_2, 0.008].into_iter());
+        assert_eq!(axis.text(axis.low), "0.000");
+        assert!(axis.high >= 0.008);
     }
 
     #[test]

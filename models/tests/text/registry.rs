@@ -257,7 +257,7 @@ fn names_and_paths_resolve() {
     let path = world.path("system/m.gguf");
     assert_eq!(registry.resolve(path.to_str().unwrap()).unwrap(), path);
     assert!(registry.resolve("/nowhere/x.gguf").unwrap_err().to_string().contains("/nowhere/x.gguf"));
-    assert_eq!(registry.list().len(), 2);
+    assert_eq!(registry.list().len(), 4);
 }
 
 #[test]
