@@ -14,7 +14,7 @@ pub(super) struct Host {
     settings: ModelSettings,
     path: PathBuf,
     state: Mutex<State>,
-    /// Held while the file is loaded, so that it is loaded once.
+    /// Held while the model is loaded or unloaded.
     loading: Mutex<()>,
     /// A model came into memory.
     loaded: Notify,
@@ -170,6 +170,7 @@ impl Host {
 
     /// Unloads, whoever uses it.
     pub(super) fn close(&self) {
+        let _closing = self.loading.lock().unwrap_or_else(PoisonError::into_inner);
         let worker = self.take(&mut self.state());
         drop(worker);
     }
@@ -213,8 +214,10 @@ impl Host {
         state.worker.iter().for_each(|worker| worker.set_max_age(Some(max_age)));
     }
 
-    /// Blocks while the disk is written to.
+    /// Blocks while the disk is written to, and while the model is loaded or unloaded.
     pub(super) fn forget(&self, session: &str) {
+        // A worker that is ending writes its caches; only after that is it known what to remove.
+        let _nobody_comes_or_goes = self.loading.lock().unwrap_or_else(PoisonError::into_inner);
         let worker = self.state().worker.clone();
         match worker {
             Some(worker) => worker.forget(session),
