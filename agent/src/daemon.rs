@@ -9,7 +9,7 @@ pub use serve::ServeError;
 
 use crate::budget::{Energy, Keeper};
 use crate::config::{CloudConfig, Settings};
-use crate::execute::{LoadError, LocalModel};
+use crate::execute::{LoadError, LocalModel, LocalZoo, ZooError};
 use crate::metrics::Metrics;
 use crate::sessions::SessionLocks;
 use crate::socket::Socket;
@@ -35,6 +35,8 @@ pub enum StartError {
     #[error("[cloud]: {0}")]
     Cloud(#[from] crate::cloud::CloudError),
     #[error(transparent)]
+    Zoo(#[from] ZooError),
+    #[error(transparent)]
     Ledger(#[from] OpenError),
     #[error(transparent)]
     Serve(#[from] ServeError),
@@ -45,8 +47,10 @@ pub enum StartError {
 /// Everything that turns share.
 pub struct Daemon {
     live: RwLock<Arc<Live>>,
-    /// The model, or why there is none.
-    local: Result<LocalModel, String>,
+    /// The default model, or why there is none.
+    local: Result<Arc<LocalModel>, String>,
+    /// Where there are two or more local models.
+    zoo: Option<LocalZoo>,
     views: Mutex<Views>,
     // Before the budgets, so that the database is closed when their lease says that all is well.
     store: Store,
@@ -89,7 +93,7 @@ impl Daemon {
         // Both block for as long as a disk takes; side by side, so that start to ready is the longer of the two.
         let limits = settings.ledger.limits;
         let ledger = tokio::task::spawn_blocking(move || Store::open_with(&ledger, limits));
-        let local = tokio::task::spawn_blocking(move || model.map(|model| LocalModel::load(&model)));
+        let local = tokio::task::spawn_blocking(move || model.map(|model| LocalModel::load_all(&model)));
         let fault = |error: tokio::task::JoinError| StartError::Fault(error.to_string());
         let Opened { store, budgets: saved, mut notices } = ledger.await.map_err(fault)??;
         let budgets = Budgets::open(&settings, &store, saved, &mut notices).await;
@@ -99,14 +103,18 @@ impl Daemon {
         let has_cloud = !matches!(settings.cloud, CloudConfig::None);
         let local = match local.await.map_err(fault)? {
             None => Err("no local model is configured (model.name = \"none\")".to_owned()),
-            Some(Ok(model)) => Ok(model),
+            Some(Ok(models)) => Ok(models),
             Some(Err(error)) if has_cloud => {
                 tracing::error!(%error, "no local model; only the cloud can answer");
                 Err(error.to_string())
             }
             Some(Err(error)) => return Err(error.into()),
         };
-        if let Ok(model) = &local {
+        let (local, zoo) = local_models(local, &settings)?;
+        let models = local.iter().chain(zoo.iter().flat_map(|zoo| {
+            zoo.models().iter().filter(|other| local.as_ref().is_ok_and(|default| !Arc::ptr_eq(default, other)))
+        }));
+        for model in models {
             model.set_max_age(Duration::from_millis(settings.sessions.ttl_ms.unsigned_abs()));
             model.idle().map(|idle| tokio::spawn(LocalModel::unload_when_idle(idle)));
         }
@@ -114,6 +122,7 @@ impl Daemon {
         let daemon = Arc::new(Self {
             live: RwLock::new(Arc::new(live)),
             local,
+            zoo,
             views: Mutex::new(views),
             store,
             budgets,
@@ -138,7 +147,7 @@ impl Daemon {
         let reloaded = old.compare(&settings);
         let new = Live::reload(&old, settings)?;
         self.budgets.configure(&new.settings.budgets);
-        if let Ok(model) = &self.local {
+        for model in self.local_models() {
             model.set_max_age(Duration::from_millis(new.settings.sessions.ttl_ms.unsigned_abs()));
         }
         *self.live.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(new);
@@ -150,7 +159,8 @@ impl Daemon {
         self.live.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    pub fn local(&self) -> Result<&LocalModel, &String> {
+    /// The default local model.
+    pub fn local(&self) -> Result<&Arc<LocalModel>, &String> {
         self.local.as_ref()
     }
 
@@ -158,14 +168,28 @@ impl Daemon {
     async fn close_model(self: &Arc<Self>) {
         let daemon = self.clone();
         // A panic in there was reported when it happened.
-        let _ = tokio::task::spawn_blocking(move || daemon.local.iter().for_each(LocalModel::close)).await;
+        let _ = tokio::task::spawn_blocking(move || daemon.local_models().for_each(|model| model.close())).await;
     }
 
     /// Drops what the local model computed of a session, in memory and on disk.
     pub(crate) async fn forget_computed(self: &Arc<Self>, session: SessionId) {
         let daemon = self.clone();
-        let forget = move || daemon.local.iter().for_each(|model| model.forget(&session));
+        let forget = move || daemon.local_models().for_each(|model| model.forget(&session));
         let _ = tokio::task::spawn_blocking(forget).await;
+    }
+
+    /// The local models, where there are several.
+    pub fn zoo(&self) -> Option<&LocalZoo> {
+        self.zoo.as_ref()
+    }
+
+    /// Every local model; the default one first.
+    pub(crate) fn local_models(&self) -> impl Iterator<Item = &Arc<LocalModel>> {
+        let default = self.local.as_ref().ok();
+        let others = self.zoo.iter().flat_map(|zoo| zoo.models());
+        default
+            .into_iter()
+            .chain(others.filter(move |other| default.is_none_or(|default| !Arc::ptr_eq(default, other))))
     }
 
     pub fn store(&self) -> &Store {
@@ -207,7 +231,7 @@ impl Daemon {
 
     /// Names for `model` in a request.
     pub(crate) fn model_names(&self, live: &Live) -> Vec<String> {
-        let local = self.local.as_ref().ok().map(|model| model.name().to_owned());
+        let local = self.local_models().map(|model| model.name().to_owned());
         let cloud = live.cloud().ok().map(|_| "cloud".to_owned());
         ["auto".to_owned()].into_iter().chain(local).chain(cloud).collect()
     }
@@ -235,6 +259,25 @@ impl Daemon {
             Err(error) => self.report("ledger", &error.to_string()),
         }
     }
+}
+
+type LocalModels = (Result<Arc<LocalModel>, String>, Option<LocalZoo>);
+
+/// The first model answers where nothing else is asked for; two or more are a zoo, whose state lies beside the ledger.
+fn local_models(models: Result<Vec<Arc<LocalModel>>, String>, settings: &Settings) -> Result<LocalModels, ZooError> {
+    let models = match models {
+        Ok(models) => models,
+        Err(why) => return Ok((Err(why), None)),
+    };
+    let default = models.first().cloned().ok_or_else(|| "no local model is configured".to_owned());
+    let zoo = match (models.len(), &settings.model) {
+        (2.., Some(model)) => {
+            let file = settings.ledger.path.with_file_name("zoo.json");
+            Some(LocalZoo::open(models, model.zoo_alpha, file)?)
+        }
+        _ => None,
+    };
+    Ok((default, zoo))
 }
 
 /// Milliseconds since the Unix epoch.

@@ -2,11 +2,14 @@
 
 mod local;
 mod remote;
+mod zoo;
 
 pub(crate) use local::api_error;
 pub use local::{LoadError, LocalModel, LocalPrompt};
 pub(crate) use remote::CloudInputs;
 pub use remote::CloudRun;
+pub(crate) use zoo::ZooChoice;
+pub use zoo::{LocalZoo, ZooError};
 
 use tether_protocol::api::ApiError;
 use tether_protocol::record::{FinishReason, Usage};

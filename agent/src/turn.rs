@@ -17,7 +17,6 @@ mod routing;
 pub use answer::{Answer, End, Piece};
 
 use crate::daemon::{Daemon, Live};
-use crate::execute::LocalModel;
 use crate::features::{Known, candidates, observe};
 use crate::permit::{Asked, Means, permitted};
 use afford::Afforded;
@@ -75,7 +74,7 @@ async fn stages(
 ) -> Result<Answer, ApiError> {
     let routing = Routing::of(&request, daemon, &live)?;
     if routing.route != RouteChoice::Cloud {
-        daemon.local().into_iter().for_each(LocalModel::warm_up);
+        daemon.local().into_iter().for_each(|model| model.warm_up());
     }
     let mut dialogue = Dialogue::recall(daemon, &live, &request).await?;
     let views = TurnViews::gather(daemon, &live, &mut dialogue, &request.sensors).await?;
@@ -119,7 +118,7 @@ fn features(
         text: plan.dialogue.newest_text(),
         prompt_tokens: plan.prompt_tokens,
         travelling_text_bytes: plan.dialogue.travelling_bytes(),
-        local_context_tokens: daemon.local().ok().map(|model| model.context_tokens()),
+        local_context_tokens: plan.local_model.as_ref().map(|model| model.context_tokens()),
         max_tokens: plan.max_tokens,
         deadline_ms,
         prices: live.prices(),
@@ -136,7 +135,7 @@ fn context(daemon: &Daemon, live: &Live, plan: &Plan) -> Context {
     Context {
         battery: Reading::unknown("not gathered"),
         link: live.cloud().map_or_else(Reading::unknown, |cloud| cloud.link()),
-        load: match daemon.local() {
+        load: match plan.local_model.as_ref().ok_or_else(|| daemon.local().err().cloned().unwrap_or_default()) {
             Ok(model) => Reading::known(model.load_now(), 0, "worker"),
             Err(why) => Reading::unknown(why.as_str()),
         },

@@ -50,6 +50,11 @@ pub struct ModelFile {
     pub name: String,
     /// A GGUF file; wins over `name`.
     pub path: Option<PathBuf>,
+    /// More local models, by name or path; with the one above they are a zoo, of which MESS+ chooses one for each local
+    /// turn (docs/MESS.md).
+    pub zoo: Vec<String>,
+    /// The mean rating that the zoo keeps, above 0 and below 1, at the least energy.
+    pub zoo_alpha: f64,
     /// Absent: the model's own, at most 8,192.
     pub context_tokens: Option<usize>,
     /// Absent: the physical cores.
@@ -83,6 +88,9 @@ impl Default for ModelFile {
         Self {
             name: "smollm2-135m-instruct".into(),
             path: None,
+            zoo: Vec::new(),
+            // A guess, as in the gateway: five answers of six.
+            zoo_alpha: 0.85,
             context_tokens: None,
             threads: None,
             threads_on_battery: None,

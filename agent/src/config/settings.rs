@@ -49,6 +49,10 @@ pub struct SocketSettings {
 #[derive(Debug, Clone)]
 pub struct ModelSettings {
     pub source: ModelSource,
+    /// More local models, beside `source`.
+    pub zoo: Vec<ModelSource>,
+    /// The satisfaction that the zoo keeps.
+    pub zoo_alpha: f64,
     pub load: LoadOptions,
     pub on_context_full: OnContextFull,
     pub queue_limit: usize,
@@ -182,6 +186,9 @@ impl Settings {
     }
 }
 
+/// Local models, all of them loaded: four small ones are some GB already.
+const MAX_LOCAL_ZOO: u64 = 4;
+
 fn resolve_model(
     model: super::file::ModelFile,
     base: &Path,
@@ -192,6 +199,19 @@ fn resolve_model(
         None if model.name == "none" => return Ok(None),
         None => ModelSource::Registry(model.name),
     };
+    in_range("model.zoo", model.zoo.len() as u64, 0, MAX_LOCAL_ZOO - 1)?;
+    if !(model.zoo_alpha > 0.0 && model.zoo_alpha < 1.0) {
+        let problem = format!("{} must lie above 0 and below 1, such as 0.85", model.zoo_alpha);
+        return Err(invalid("model.zoo_alpha", &problem));
+    }
+    let named = |name: String| match name.contains('/') || name.ends_with(".gguf") {
+        true => ModelSource::Path(base.join(name)),
+        false => ModelSource::Registry(name),
+    };
+    let zoo: Vec<ModelSource> = model.zoo.into_iter().map(named).collect();
+    if zoo.iter().enumerate().any(|(place, other)| *other == source || zoo[..place].contains(other)) {
+        return Err(invalid("model.zoo", "names a model twice; the one of model.name or model.path is in it already"));
+    }
     if let Some(tokens) = model.context_tokens {
         in_range("model.context_tokens", tokens as u64, 16, 1 << 20)?;
     }
@@ -206,6 +226,8 @@ fn resolve_model(
     in_range("model.system_prompt", prompt_bytes, 0, MAX_TEXT_BYTES as u64 / 2)?;
     Ok(Some(ModelSettings {
         source,
+        zoo,
+        zoo_alpha: model.zoo_alpha,
         load: LoadOptions { context_tokens: model.context_tokens, threads: model.threads, ..LoadOptions::default() },
         on_context_full: match model.on_context_full {
             DropWhenFull::Error => OnContextFull::Error,

@@ -54,7 +54,9 @@ impl Live {
             ("budgets", old.budgets != new.budgets),
             ("metrics", old.metrics_enabled != new.metrics_enabled),
         ];
-        let source = |settings: &Settings| settings.model.as_ref().map(|model| model.source.clone());
+        let source = |settings: &Settings| {
+            settings.model.as_ref().map(|model| (model.source.clone(), model.zoo.clone(), model.zoo_alpha))
+        };
         let built = |settings: &Settings| {
             let model = settings.model.as_ref();
             model.map(|model| {

@@ -64,6 +64,26 @@ impl LocalModel {
         Ok(Self { host, info, name, path, keep_alive: settings.keep_alive })
     }
 
+    /// The default model, and the whole zoo where the settings name more than one. Files that hold the same name (two
+    /// quantizations of one model) are told apart by their own.
+    ///
+    /// # Errors
+    /// As [`LocalModel::load`], for any of them.
+    pub fn load_all(settings: &ModelSettings) -> Result<Vec<Arc<Self>>, LoadError> {
+        let sources = std::iter::once(&settings.source).chain(&settings.zoo);
+        let with = |source: &ModelSource| ModelSettings { source: source.clone(), ..settings.clone() };
+        let mut models: Vec<Arc<Self>> = Vec::new();
+        for source in sources {
+            let mut model = Self::load(&with(source))?;
+            if models.iter().any(|other| other.name == model.name) {
+                model.name =
+                    model.path.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned());
+            }
+            models.push(Arc::new(model));
+        }
+        Ok(models)
+    }
+
     pub fn name(&self) -> &str {
         &self.name
     }

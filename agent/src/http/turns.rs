@@ -58,6 +58,10 @@ pub(super) async fn feedback(
     let (turn_id, rating) = body::read_json(&headers, body, MAX_FEEDBACK_BYTES, check).await?;
     match daemon.store().rate(turn_id.clone(), rating).await.map_err(unavailable)? {
         Some(replaced) => {
+            if let Some(zoo) = daemon.zoo() {
+                // A turn that the zoo did not choose for teaches it nothing.
+                zoo.rate(&turn_id, rating);
+            }
             let gateway = rate_at_gateway(&daemon, &turn_id, rating).await?;
             Ok(Json(Feedback { turn_id: turn_id.to_string(), rating, replaced, gateway }))
         }

@@ -10,9 +10,10 @@ use crate::budget::guard::GUARD_INTERVAL;
 use crate::config::SessionSettings;
 use crate::daemon::{Daemon, Live};
 use crate::dialogue::DialogueMessage;
-use crate::execute::{CloudInputs, CloudRun, LocalPrompt, Running, Step, api_error};
+use crate::execute::{CloudInputs, CloudRun, LocalModel, LocalPrompt, Running, Step, ZooChoice, api_error};
 use crate::prompt;
 use crate::store::Content;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tether_models::{ModelError, OnContextFull, Prepared};
 use tether_policies::budget::Refused;
@@ -38,6 +39,9 @@ pub(super) struct Plan {
     /// Tokens of the whole prompt as the local model sees it, if there is one and it may be asked.
     pub prompt_tokens: Option<u32>,
     prepared: Option<Result<Prepared, ModelError>>,
+    /// The local model that would answer, and the zoo's choice if it chose.
+    pub local_model: Option<Arc<LocalModel>>,
+    choice: Option<ZooChoice>,
 }
 
 impl Plan {
@@ -67,11 +71,14 @@ impl Plan {
             session_limits: live.settings.sessions,
             prompt_tokens: None,
             prepared: None,
+            local_model: None,
+            choice: None,
         };
+        plan.pick_local(daemon, routing);
         if routing.route != RouteChoice::Cloud
-            && let Ok(model) = daemon.local()
+            && let Some(model) = plan.local_model.clone()
         {
-            let prepared = model.prepare(plan.local_prompt(daemon, OnContextFull::Error)).await;
+            let prepared = model.prepare(plan.local_prompt(OnContextFull::Error)).await;
             plan.prompt_tokens = match &prepared {
                 Ok(prepared) => u32::try_from(prepared.tokens.len()).ok(),
                 Err(ModelError::ContextFull { prompt_tokens, .. }) => u32::try_from(*prompt_tokens).ok(),
@@ -95,8 +102,23 @@ impl Plan {
         }
     }
 
-    fn local_prompt(&self, daemon: &Daemon, on_context_full: OnContextFull) -> LocalPrompt {
-        let context_tokens = daemon.local().map_or(0, |model| model.context_tokens());
+    /// The model that was named, else the zoo's choice, else the only one.
+    fn pick_local(&mut self, daemon: &Daemon, routing: &Routing) {
+        self.local_model = routing.local_model.clone();
+        if self.local_model.is_none()
+            && let Some(zoo) = daemon.zoo()
+        {
+            let bytes = self.dialogue.messages.iter().map(|message| message.text.len()).sum();
+            self.choice = zoo.choose(&self.turn_id, self.dialogue.newest_text(), bytes, rand::random());
+            self.local_model = self.choice.as_ref().map(|choice| choice.model.clone());
+        }
+        if self.local_model.is_none() {
+            self.local_model = daemon.local().ok().cloned();
+        }
+    }
+
+    fn local_prompt(&self, on_context_full: OnContextFull) -> LocalPrompt {
+        let context_tokens = self.local_model.as_ref().map_or(0, |model| model.context_tokens());
         LocalPrompt {
             messages: prompt::local_messages(&self.dialogue.messages, &self.views.all()),
             // An answer cut short by a full context still says "length"; a quarter of the context is enough to ask for.
@@ -115,16 +137,23 @@ impl Plan {
         let limit = live.settings.model.as_ref().and_then(|model| model.threads_on_battery);
         let most_threads = most_threads(limit, record.context.battery.value());
         let session = record.session.as_ref();
-        let model = daemon.local().map_err(|why| ApiError::server(503, "local_unavailable", why.as_str()))?;
+        let unavailable = || {
+            let why = daemon.local().err().map_or("there is no local model", String::as_str);
+            ApiError::server(503, "local_unavailable", why)
+        };
+        let model = self.local_model.clone().ok_or_else(unavailable)?;
         let on_context_full = live.settings.on_context_full();
         let prepared = match self.prepared.take() {
             Some(Err(ModelError::ContextFull { .. })) | None if on_context_full == OnContextFull::DropOldest => {
-                model.prepare(self.local_prompt(daemon, on_context_full)).await
+                model.prepare(self.local_prompt(on_context_full)).await
             }
             Some(prepared) => prepared,
-            None => model.prepare(self.local_prompt(daemon, on_context_full)).await,
+            None => model.prepare(self.local_prompt(on_context_full)).await,
         };
         let prepared = prepared.map_err(|error| api_error(&error))?;
+        if let (Some(zoo), Some(choice)) = (daemon.zoo(), &self.choice) {
+            zoo.begin(&self.turn_id, choice);
+        }
         let begun = model.begin(prepared, &self.sampling, self.max_tokens, client, session, most_threads).await;
         begun.map(Running::Local)
     }

@@ -149,6 +149,9 @@ impl OpenTurn {
             self.record.measured.downlink_bytes = self.sent.map(|(_, down)| down);
         }
         let charges = self.held.settle(&self.daemon, &self.live, &mut self.record);
+        if let Some(zoo) = self.daemon.zoo() {
+            zoo.settled(&self.record);
+        }
         self.tell();
         self.daemon.metrics().settled(&self.record);
         let content = self.content.take().map(|content| Content { answer: self.text.clone(), ..content });

@@ -53,11 +53,11 @@ fn cells(line: &Line, seeds: u64) -> Vec<String> {
         format!("{:.3}", line.windows_below),
         format!("{:.6}", line.mean_cost),
         format!("{:.3}", line.cost_ratio),
-        line.runs
-            .iter()
-            .any(|run| run.largest_queue > 0.0)
-            .then(|| format!("{:.1}", line.largest_queue))
-            .unwrap_or("-".into()),
+        if line.runs.iter().any(|run| run.largest_queue > 0.0) {
+            format!("{:.1}", line.largest_queue)
+        } else {
+            "-".into()
+        },
         list(&line.calls),
         list(&line.extra_calls),
         list(&line.labels),
