@@ -1,5 +1,6 @@
 //! What all reports share.
 
+pub mod bars;
 pub mod html;
 pub mod plot;
 

@@ -14,7 +14,7 @@ th:first-child, td:first-child { text-align: left; }
 figure { margin: 0; } figcaption { font-size: .87rem; } figcaption b { display: block; } figcaption span { margin-right: .8rem; white-space: nowrap; }
 figcaption i { display: inline-block; width: 1.2rem; height: .2rem; margin-right: .3rem; vertical-align: middle; }
 figcaption i.dashed { border-top: 2px dashed currentColor; height: 0; }
-svg { width: 100%; height: auto; } svg text { font-size: 13px; fill: currentColor; }
+svg { width: 100%; height: auto; } svg.key { width: .8rem; height: .8rem; margin-right: .3rem; vertical-align: middle; } svg text { font-size: 13px; fill: currentColor; }
 .grid { stroke: var(--line); } .level { stroke: currentColor; stroke-dasharray: 5 4; }
 polyline { fill: none; stroke-width: 1.8; }
 ";

@@ -29,7 +29,8 @@ const BOTTOM: f64 = 40.0;
 /// About so many steps on an axis.
 const TICKS: usize = 5;
 /// Distinguishable by the colour-blind too (Okabe and Ito).
-const COLOURS: [&str; 8] = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#6c6c6c", "#b5a500"];
+pub(super) const COLOURS: [&str; 8] =
+    ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#6c6c6c", "#b5a500"];
 
 /// A scale from one round number to another.
 struct Axis {

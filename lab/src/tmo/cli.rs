@@ -1,6 +1,8 @@
 //! The command line.
 
-use super::{artifact, association, bench, data, golden, table, task, tether};
+mod policies;
+
+use super::{artifact, association, bench, data, golden, task, tether};
 use anyhow::bail;
 use clap::{Parser, Subcommand};
 use std::path::PathBuf;
@@ -19,15 +21,21 @@ enum TmoCommand {
         #[arg(long, value_name = "FOLDER")]
         data: PathBuf,
     },
-    /// Every baseline and bound in paper mode, on ten splits, under three budgets.
-    Table {
-        /// The folder that holds data/m4a1/M4A1.json and reference/; without it, synthetic dialogues.
-        #[arg(long, value_name = "FOLDER")]
-        data: Option<PathBuf>,
-        /// JSON, one row a line.
-        #[arg(long)]
-        json: bool,
-    },
+    /// Every baseline and bound in paper mode, under three budgets; learners too with --learned.
+    #[command(after_help = TABLE_EXAMPLES)]
+    Table(policies::TableArgs),
+    /// Trains one policy in paper mode and saves it.
+    #[command(after_help = TRAIN_EXAMPLES)]
+    Train(policies::TrainArgs),
+    /// Plays saved policies, or a local model that is asked, on the test dialogues of their split.
+    #[command(after_help = EVAL_EXAMPLES)]
+    Eval(policies::EvalArgs),
+    /// The reward against each budget: the journal's learners, and the masked bound.
+    #[command(after_help = "Example: tether-lab tmo sweep --data ../shared --splits 3 --json")]
+    Sweep(policies::SweepArgs),
+    /// Everything as one HTML page with plots; the table as text.
+    #[command(after_help = "Example: tether-lab tmo report --data ../shared --html tmo.html")]
+    Report(policies::ReportArgs),
     /// Learns the daemon's task classifier from our phrases (and M4A1's questions), and judges it on unseen ones.
     #[command(after_help = "Example: tether-lab tmo train-task --data ../shared --out policies/artifacts")]
     TrainTask {
@@ -72,6 +80,20 @@ enum TmoCommand {
     },
 }
 
+const TABLE_EXAMPLES: &str = "Examples:
+  tether-lab tmo table                               # synthetic dialogues, no data needed
+  tether-lab tmo table --data ../shared --json
+  tether-lab tmo table --data ../shared --learned --splits 3";
+
+const TRAIN_EXAMPLES: &str = "Examples:
+  tether-lab tmo train --data ../shared --algorithm ppo --out ppo.json
+  tether-lab tmo train --data ../shared --algorithm a2c --handling journal --draw extreme-aware
+  tether-lab tmo train --data ../shared --algorithm ppo --handling primal-dual --budget 15,0.02";
+
+const EVAL_EXAMPLES: &str = "Examples:
+  tether-lab tmo eval ppo.json a2c.json --data ../shared
+  tether-lab tmo eval --ask smollm2-135m-instruct --data ../shared";
+
 pub fn run(cli: TmoCli) -> anyhow::Result<()> {
     match cli.command {
         TmoCommand::Golden { data: folder } => {
@@ -83,22 +105,11 @@ pub fn run(cli: TmoCli) -> anyhow::Result<()> {
             }
             Ok(())
         }
-        TmoCommand::Table { data: folder, json } => {
-            let (dialogues, splits) = match folder {
-                Some(folder) => (data::dialogues(&folder)?, data::splits(&folder)?),
-                None => data::made_up(),
-            };
-            let lines = table::table(&dialogues, &splits)?;
-            let text = if json {
-                lines
-                    .iter()
-                    .map(|line| serde_json::to_string(line).map(|line| line + "\n"))
-                    .collect::<Result<_, _>>()?
-            } else {
-                table::text(&lines)
-            };
-            Ok(crate::report::print(&text)?)
-        }
+        TmoCommand::Table(args) => policies::table(&args),
+        TmoCommand::Train(args) => policies::train(&args),
+        TmoCommand::Eval(args) => policies::eval(&args),
+        TmoCommand::Sweep(args) => policies::run_sweep(&args),
+        TmoCommand::Report(args) => policies::report(&args),
         TmoCommand::TrainTask { data, seed, out } => {
             Ok(crate::report::print(&task::train(data.as_deref(), seed, &out)?)?)
         }

@@ -33,30 +33,42 @@ impl Contender for Constant {
     }
 }
 
-/// Uniform over some actions, decided by what the turn is, so that a run can be repeated.
-pub struct Uniform {
-    pub name: &'static str,
-    pub from: usize,
-    pub seed: u64,
+/// By chance, decided by what the turn is, so that a run can be repeated.
+pub enum Chance {
+    /// Local half of the time, else as [`Chance::Cloud`] (reference: Random).
+    Any { seed: u64 },
+    /// Uniform over the eight ways to use the cloud.
+    Cloud { seed: u64 },
 }
 
-impl Contender for Uniform {
+impl Contender for Chance {
     fn name(&self) -> String {
-        self.name.to_owned()
+        match self {
+            Chance::Any { .. } => "random",
+            Chance::Cloud { .. } => "cloud",
+        }
+        .to_owned()
     }
 
     fn choose(&self, now: &Now<'_>) -> Option<usize> {
-        // SplitMix64 over the bits of what the decision sees.
-        let bits = now.observation.iter().chain(&now.turn.association).map(|value| value.to_bits());
-        let mut state = bits.fold(self.seed, |state, bits| {
-            let mut z = (state ^ bits).wrapping_add(0x9e37_79b9_7f4a_7c15);
-            z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-            z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-            z ^ (z >> 31)
-        });
-        state >>= 33;
-        Some(self.from + (state as usize) % (ACTIONS - self.from))
+        let (Chance::Any { seed } | Chance::Cloud { seed }) = *self;
+        let drawn = drawn(seed, now);
+        let cloud = 1 + (drawn >> 1) % (ACTIONS - 1);
+        let local = matches!(self, Chance::Any { .. }) && drawn.is_multiple_of(2);
+        Some(if local { 0 } else { cloud })
     }
+}
+
+/// SplitMix64 over the bits of what the decision sees.
+fn drawn(seed: u64, now: &Now<'_>) -> usize {
+    let bits = now.observation.iter().chain(&now.turn.association).map(|value| value.to_bits());
+    let state = bits.fold(seed, |state, bits| {
+        let mut z = (state ^ bits).wrapping_add(0x9e37_79b9_7f4a_7c15);
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    });
+    (state >> 33) as usize
 }
 
 /// The best action of each task, learned from the training dialogues: each task's best mean reward over their turns,

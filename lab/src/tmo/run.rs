@@ -1,7 +1,7 @@
 //! One policy through dialogues of the published environment, under budgets.
 
 use tether_policies::tmo::data::{Dialogue, Turn};
-use tether_policies::tmo::paper::{Environment, Features, History};
+use tether_policies::tmo::paper::{ACTIONS, Environment, Features, History};
 
 /// Budgets of a dialogue: seconds and USD.
 pub type Budget = [f64; 2];
@@ -23,7 +23,17 @@ pub trait Contender: Sync {
     fn choose(&self, now: &Now<'_>) -> Option<usize>;
 }
 
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
+impl<C: Contender> Contender for &C {
+    fn name(&self) -> String {
+        (**self).name()
+    }
+
+    fn choose(&self, now: &Now<'_>) -> Option<usize> {
+        (**self).choose(now)
+    }
+}
+
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Score {
     pub turns: usize,
     pub dialogues: usize,
@@ -33,6 +43,12 @@ pub struct Score {
     pub usage_usd: f64,
     pub over: usize,
     pub refused: usize,
+    /// Each dialogue's id and its mean reward per turn.
+    pub rewards: Vec<(u64, f64)>,
+    /// How often each action was taken.
+    pub actions: [usize; ACTIONS],
+    /// How far each dialogue was over a budget, as a share of it, the larger of the two; summed over all dialogues.
+    pub overshoot: f64,
 }
 
 /// A refused turn scores the least reward: no response, full latency and usage.
@@ -57,6 +73,7 @@ pub fn play(contender: &dyn Contender, environment: &Environment, dialogues: &[&
                 continue;
             };
             let outcome = environment.outcome(&observation, turn, action);
+            score.actions[action] += 1;
             reward += outcome.reward;
             score.latency_s += outcome.latency_s;
             score.usage_usd += outcome.usage_usd;
@@ -64,7 +81,10 @@ pub fn play(contender: &dyn Contender, environment: &Environment, dialogues: &[&
             history.acted(action);
         }
         score.dialogues += 1;
-        score.reward += reward / dialogue.turns.len() as f64;
+        let reward = reward / dialogue.turns.len() as f64;
+        score.reward += reward;
+        score.rewards.push((dialogue.id, reward));
+        score.overshoot += (0..2).map(|at| -left[at] / budget[at]).fold(0.0, f64::max);
         score.over += usize::from(left.iter().any(|&resource| resource < -ROUNDING));
     }
     score

@@ -2,7 +2,8 @@
 
 use super::{Given, Show, skipped};
 use crate::mess::bench::Bar;
-use crate::tmo::{golden, table};
+use crate::tmo::golden;
+use crate::tmo::table::Study;
 
 /// The reference's own bounds on the same splits: reproducing them is what shows that the environment is the same.
 const BOUNDS: [(&str, f64, f64); 7] = [
@@ -29,7 +30,7 @@ pub(super) fn run(given: Option<&Given<'_>>, show: &mut Show<'_>) -> anyhow::Res
         met: golden.all > 0 && golden.agree == golden.all,
         how: format!("{} of {} steps of tmo_golden.json, to 1e-6", golden.agree, golden.all),
     })?;
-    let lines = table::table(data, splits)?;
+    let lines = Study::bounds(data, splits).run(&|_| {})?.lines;
     for (policy, budget_s, target) in BOUNDS {
         let Some(line) = lines.iter().find(|line| line.policy == policy && line.budget_s == budget_s) else { continue };
         show(&Bar {

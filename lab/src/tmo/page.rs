@@ -1,0 +1,182 @@
+//! Paper mode as a page with plots.
+
+use super::sweep::Sweep;
+use super::table::{Curve, Line, sd_text};
+use crate::report::bars::{self, Bar};
+use crate::report::html;
+use crate::report::plot::{Chart, Series};
+use std::collections::BTreeMap;
+use tether_policies::tmo::paper::SENT;
+
+/// `lines`: every policy under some budgets. `what` says what it was made from.
+pub fn page(what: &str, lines: &[Line], curves: &[Curve], sweep: &Sweep) -> String {
+    let mut body = format!(
+        "<p>{}. The published environment with its faults (paper mode): a policy is scored by the nearest-neighbour \
+         estimator that it was trained on, so rewards here compare implementations, not policies in use. Rewards are \
+         means per turn of a dialogue, then over test dialogues and splits. The optimum and the greedy policies query \
+         the evaluating estimator: bounds, not competitors.</p>\n",
+        html::escape(what)
+    );
+    for group in by_budget(lines) {
+        body += &section(&group);
+    }
+    body += "<h2>Against each budget</h2>\n<div class=\"plots\">";
+    body += &against(&sweep.latency, "seconds of a dialogue", |line| line.budget_s);
+    body += &against(&sweep.usage, "USD of a dialogue", |line| line.budget_usd);
+    body += "</div>\n<h2>Learning</h2>\n<div class=\"plots\">";
+    body += &learning(curves);
+    html::page("Local or cloud, and which views: paper mode", &(body + "</div>\n"))
+}
+
+/// The lines of each budget, in the order of their appearance.
+fn by_budget(lines: &[Line]) -> Vec<Vec<Line>> {
+    let mut groups: Vec<Vec<Line>> = Vec::new();
+    for line in lines {
+        let same =
+            |group: &&mut Vec<Line>| (group[0].budget_s, group[0].budget_usd) == (line.budget_s, line.budget_usd);
+        match groups.iter_mut().find(same) {
+            Some(group) => group.push(line.clone()),
+            None => groups.push(vec![line.clone()]),
+        }
+    }
+    groups
+}
+
+fn section(lines: &[Line]) -> String {
+    let head = [
+        "policy",
+        "reward",
+        "sd of splits",
+        "95 % of the mean",
+        "latency s",
+        "USD",
+        "over",
+        "mean overshoot",
+        "refused",
+    ];
+    let cells = |line: &Line| {
+        vec![
+            line.policy.clone(),
+            format!("{:.3}", line.reward),
+            sd_text(line.reward_sd),
+            format!("{:.3} .. {:.3}", line.reward_low, line.reward_high),
+            format!("{:.2}", line.latency_s),
+            format!("{:.4}", line.usage_usd),
+            format!("{:.1} %", 100.0 * line.over_ratio),
+            format!("{:.1} %", 100.0 * line.overshoot_ratio),
+            format!("{:.1} %", 100.0 * line.refused_ratio),
+        ]
+    };
+    let bar = |line: &Line| Bar {
+        name: line.policy.clone(),
+        value: line.reward,
+        interval: [line.reward_low, line.reward_high],
+    };
+    let names: Vec<String> = SENT.iter().map(|sent| action_name(*sent)).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let mix: Vec<(String, Vec<f64>)> = lines.iter().map(|line| (line.policy.clone(), line.actions.to_vec())).collect();
+    format!(
+        "<h2>{} s, {} USD a dialogue</h2>{}<div class=\"plots\">{}{}</div>\n",
+        lines[0].budget_s,
+        lines[0].budget_usd,
+        html::table(&head, &lines.iter().map(cells).collect::<Vec<_>>()),
+        bars::values("Reward by policy.", &lines.iter().map(bar).collect::<Vec<_>>()),
+        bars::shares("Actions taken.", &names, &mix)
+    )
+}
+
+fn action_name(sent: Option<tether_protocol::ViewSet>) -> String {
+    match sent {
+        None => "local".to_owned(),
+        Some(views) if views.is_empty() => "cloud, text".to_owned(),
+        Some(views) => {
+            let list: Vec<String> = views.iter().map(|view| view.to_string()).collect();
+            format!("{} {}", if list.len() == 1 { "view" } else { "views" }, list.join("+"))
+        }
+    }
+}
+
+/// Reward, and dialogues over a budget, against the budget that varies.
+fn against(lines: &[Line], x_label: &str, x: impl Fn(&Line) -> f64) -> String {
+    let series = |y: &dyn Fn(&Line) -> f64| {
+        let mut series: Vec<Series> = Vec::new();
+        for line in lines {
+            let point = (x(line), y(line));
+            match series.last_mut().filter(|series| series.name == line.policy) {
+                Some(series) => series.points.push(point),
+                None => series.push(Series { name: line.policy.clone(), points: vec![point] }),
+            }
+        }
+        series
+    };
+    let chart = |title: String, y_label: &str, series| Chart {
+        title,
+        x_label: x_label.to_owned(),
+        y_label: y_label.to_owned(),
+        series,
+        level: None,
+    };
+    let reward = chart(format!("Reward against {x_label}."), "reward", series(&|line| line.reward));
+    let over = chart(
+        format!("Dialogues over a budget against {x_label}."),
+        "share of dialogues",
+        series(&|line| line.over_ratio),
+    );
+    reward.html() + &over.html()
+}
+
+/// Mean over the splits of each policy's reward while it explored.
+fn learning(curves: &[Curve]) -> String {
+    /// Sum and count of the rewards at a number of steps.
+    type Sums = BTreeMap<usize, (f64, f64)>;
+    let mut sums: Vec<(String, Sums)> = Vec::new();
+    for curve in curves {
+        if sums.iter().all(|(name, _)| *name != curve.policy) {
+            sums.push((curve.policy.clone(), BTreeMap::new()));
+        }
+        let Some((_, sums)) = sums.iter_mut().find(|(name, _)| *name == curve.policy) else { continue };
+        for point in &curve.points {
+            let (sum, count) = sums.entry(point.steps).or_default();
+            *sum += point.reward;
+            *count += 1.0;
+        }
+    }
+    let mean = |(name, sums): (String, Sums)| Series {
+        name,
+        points: sums.into_iter().map(|(steps, (sum, count))| (steps as f64, sum / count)).collect(),
+    };
+    Chart {
+        title: "Reward while learning, exploration included; mean over the splits.".to_owned(),
+        x_label: "steps".to_owned(),
+        y_label: "reward".to_owned(),
+        series: sums.into_iter().map(mean).collect(),
+        level: None,
+    }
+    .html()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tmo::data::made_up;
+    use crate::tmo::learned::{Algorithm, Handling, Plan};
+    use crate::tmo::sweep::sweep;
+    use crate::tmo::table::{BUDGETS, Study};
+
+    #[test]
+    fn every_policy_budget_and_curve_is_on_the_page() {
+        let (data, splits) = made_up();
+        let plans = [Plan { steps: 200, ..Plan::new(Algorithm::A2c, Handling::Journal, 0) }];
+        let splits = &splits[..1];
+        let study = Study { data: &data, splits, budgets: &BUDGETS, baselines: true, optima: false, plans: &plans };
+        let findings = study.run(&|_| {}).unwrap();
+        let sweep = sweep(&data, splits, &plans, false, &|_| {}).unwrap();
+        let html = page("Made of <nothing>", &findings.lines, &findings.curves, &sweep);
+        assert_eq!(html.matches("<h2>").count(), 5);
+        assert!(html.contains("&lt;nothing&gt;") && html.contains("views 0+1+2") && html.contains("task table"));
+        // Two charts for each budget, one for learning, two of bars for each of three budgets; one line in the last.
+        assert_eq!(html.matches("<figure>").count(), 4 + 1 + 6);
+        assert!(html.rsplit("<figure>").next().unwrap().contains("RC-A2C (journal)"));
+        assert!(!html.contains("NaN"));
+    }
+}
