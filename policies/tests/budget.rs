@@ -39,13 +39,15 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
+/// A reservation, with the windows that it began in: when they began, and after how many resets.
+type Open = (Reservation, BTreeMap<BudgetName, (i64, u64)>);
+
 /// The model: every charge that was ever made, and nothing else.
 #[derive(Default)]
 struct Model {
     now_ms: i64,
-    reserved: [u64; 4],
-    /// Of each budget: when its window began, and what was spent since.
-    spent: BTreeMap<BudgetName, (i64, u64)>,
+    /// Of each budget: when its window began, which of that start it is, and what was spent by turns that began in it.
+    spent: BTreeMap<BudgetName, (i64, u64, u64)>,
     disk: BTreeMap<(BudgetName, u64), Spending>,
 }
 
@@ -53,9 +55,9 @@ impl Model {
     fn roll(&mut self, budgets: &[Budget]) {
         for Budget { name, .. } in budgets {
             let start = name.window.start_of(self.now_ms);
-            let entry = self.spent.entry(*name).or_insert((start, 0));
+            let entry = self.spent.entry(*name).or_insert((start, 0, 0));
             if name.window != Window::Mission && start > entry.0 {
-                *entry = (start, 0);
+                *entry = (start, 0, 0);
             }
         }
     }
@@ -86,23 +88,29 @@ proptest! {
             .map(|((resource, window), cap)| budget(Resource::ALL[*resource], Window::ALL[*window], *cap)).collect();
         let mut model = Model { now_ms: 100 * HOUR_MS, ..Model::default() };
         let mut accounts = Accounts::new(&budgets, &BTreeMap::new(), model.now_ms);
-        let mut open: Vec<Reservation> = Vec::new();
+        // Each with the windows that it began in.
+        let mut open: Vec<Open> = Vec::new();
         model.roll(&budgets);
         for step in steps {
+            model.roll(&budgets);
+            let reserved = |open: &[Open], model: &Model, name: &BudgetName| {
+                let (start, reset, _) = model.spent[name];
+                let here = open.iter().filter(|(_, windows)| windows.get(name) == Some(&(start, reset)));
+                here.map(|(reservation, _)| reservation.amounts()[name.resource]).sum::<u64>()
+            };
             match step {
                 Step::Wait(ms) => model.now_ms += ms,
                 Step::Reserve(amounts) => {
-                    model.roll(&budgets);
                     let fits = budgets.iter().all(|budget| {
                         let resource = budget.name.resource as usize;
-                        amounts[resource] == 0
-                            || model.spent[&budget.name].1 + model.reserved[resource] + amounts[resource] <= budget.cap
+                        let held = model.spent[&budget.name].2 + reserved(&open, &model, &budget.name);
+                        amounts[resource] == 0 || held + amounts[resource] <= budget.cap
                     });
                     match accounts.reserve(model.now_ms, Amounts(amounts), None) {
                         Ok(reservation) => {
                             prop_assert!(fits, "accepted what does not fit");
-                            (0..4).for_each(|r| model.reserved[r] += amounts[r]);
-                            open.push(reservation);
+                            let windows = model.spent.iter().map(|(name, (start, reset, _))| (*name, (*start, *reset)));
+                            open.push((reservation, windows.collect()));
                         }
                         Err(refused) => {
                             prop_assert!(!fits, "refused what fits: {}", refused);
@@ -112,54 +120,55 @@ proptest! {
                     }
                 }
                 Step::Settle(which, parts) => if !open.is_empty() {
-                    let reservation = open.swap_remove(which % open.len());
-                    model.roll(&budgets);
+                    let (reservation, windows) = open.swap_remove(which % open.len());
                     let amounts = reservation.amounts().0;
                     let measured: [Option<u64>; 4] =
                         std::array::from_fn(|r| parts[r].map(|part| amounts[r] * part / 100));
                     let settled = accounts.settle(model.now_ms, reservation, measured);
                     prop_assert_eq!(settled.over, Amounts::ZERO);
                     settled.charges.iter().for_each(|charge| model.write(charge));
-                    for resource in 0..4 {
-                        model.reserved[resource] -= amounts[resource];
-                        let spent = measured[resource].unwrap_or(amounts[resource]);
-                        for budget in budgets.iter().filter(|budget| budget.name.resource as usize == resource) {
-                            model.spent.get_mut(&budget.name).unwrap().1 += spent;
+                    for (name, window) in windows {
+                        let at = name.resource as usize;
+                        let entry = model.spent.get_mut(&name).unwrap();
+                        if (entry.0, entry.1) == window {
+                            entry.2 += measured[at].unwrap_or(amounts[at]);
                         }
                     }
                 },
                 Step::Reset(which) => {
                     let name = budgets[which % budgets.len()].name;
-                    model.roll(&budgets);
                     let spending = accounts.reset(model.now_ms, name).unwrap().spending;
-                    let start = name.window.start_of(model.now_ms);
-                    model.spent.insert(name, (start, 0));
+                    let (_, reset, _) = model.spent[&name];
+                    model.spent.insert(name, (name.window.start_of(model.now_ms), reset + 1, 0));
                     model.disk.insert((name, spending.generation), spending);
                 }
                 // What is settled is on the disk; turns under way end as cut off, with all that they reserved.
                 Step::Restart => {
-                    for reservation in open.drain(..) {
+                    for (reservation, windows) in open.drain(..) {
+                        let amounts = reservation.amounts().0;
                         let settled = accounts.settle(model.now_ms, reservation, [None; 4]);
                         settled.charges.iter().for_each(|charge| model.write(charge));
-                        model.roll(&budgets);
+                        for (name, window) in windows {
+                            let entry = model.spent.get_mut(&name).unwrap();
+                            if (entry.0, entry.1) == window {
+                                entry.2 += amounts[name.resource as usize];
+                            }
+                        }
                     }
-                    for budget in &budgets {
-                        let reserved = model.reserved[budget.name.resource as usize];
-                        model.spent.get_mut(&budget.name).unwrap().1 += reserved;
-                    }
-                    model.reserved = [0; 4];
-                    accounts = Accounts::new(&budgets, &model.newest(), model.now_ms);
+                    // A window that nothing was spent of has no row, and begins again.
+                    let fresh = Accounts::new(&budgets, &model.newest(), model.now_ms);
+                    accounts = fresh;
                 }
             }
             accounts.roll(model.now_ms);
             model.roll(&budgets);
             for account in accounts.accounts() {
                 let name = account.budget.name;
-                prop_assert_eq!(account.spending.spent, model.spent[&name].1, "{}", name);
-                prop_assert!(account.spending.spent + model.reserved[name.resource as usize] <= account.budget.cap);
+                prop_assert_eq!(account.spending.spent, model.spent[&name].2, "{}", name);
+                prop_assert_eq!(account.reserved, reserved(&open, &model, &name), "{}", name);
+                prop_assert!(account.spending.spent + account.reserved <= account.budget.cap);
                 prop_assert!(account.spending.unknown <= account.spending.spent);
             }
-            prop_assert_eq!(accounts.reserved().0, model.reserved);
         }
     }
 
@@ -228,7 +237,7 @@ fn other_caps_keep_what_was_spent() {
     let second = accounts.reserve(0, usd(40), None).unwrap();
     accounts.configure(&[Budget { cap: 80, ..day }, budget(Resource::Usd, Window::Hour, 50)], &BTreeMap::new(), 0);
     assert_eq!(accounts.left(Resource::Usd), Some(0));
-    assert_eq!(accounts.accounts()[1].left(accounts.reserved()[Resource::Usd]), 10);
+    assert_eq!(accounts.accounts()[1].left(), 50);
     let _ = accounts.settle(0, second, [Some(5), None, None, None]);
     assert_eq!(accounts.left(Resource::Usd), Some(15));
 }

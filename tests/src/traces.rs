@@ -227,12 +227,8 @@ impl<'a> Robot<'a> {
 
     /// The promise itself, from outside: no cap is below what is spent and reserved.
     fn check(&mut self) {
-        let reserved = *self.accounts.reserved();
-        let over = self
-            .accounts
-            .accounts()
-            .iter()
-            .filter(|account| account.spending.spent + reserved[account.budget.name.resource] > account.budget.cap);
+        let accounts = self.accounts.accounts().iter();
+        let over = accounts.filter(|account| account.spending.spent + account.reserved > account.budget.cap);
         self.outcome.exceeded += over.count() as u64;
     }
 

@@ -215,7 +215,7 @@ impl Keeper {
         let (state, _) = self.lock();
         let over = |account: &Account| {
             let resource = account.budget.name.resource;
-            let over = amounts[resource].saturating_sub(account.left(state.accounts.reserved()[resource]));
+            let over = amounts[resource].saturating_sub(account.left());
             over as f64 / (account.budget.cap as f64).max(1.0)
         };
         state.accounts.accounts().iter().map(over).sum()
@@ -260,19 +260,18 @@ impl Keeper {
     pub fn status(&self) -> BudgetList {
         let (state, now_ms) = self.lock();
         let prices = |account: &Account| {
-            let alone = account.lead(now_ms, state.accounts.reserved()[account.budget.name.resource]);
+            let alone = account.lead(now_ms, account.reserved);
             alone.filter(|_| state.settings.pacing).map(tether_policies::budget::pacing::level)
         };
         let status = |account: &Account| {
             let name = account.budget.name;
             let value = |count| name.resource.value(count);
-            let reserved = state.accounts.reserved()[name.resource];
             BudgetStatus {
                 name: name.to_string(),
                 cap: value(account.budget.cap),
                 spent: value(account.spending.spent),
-                reserved: value(reserved),
-                left: value(account.left(reserved)),
+                reserved: value(account.reserved),
+                left: value(account.left()),
                 unknown: value(account.spending.unknown),
                 turns: account.spending.turns,
                 window_start_ms: account.spending.start_ms,
@@ -368,17 +367,13 @@ impl State {
 
     /// How far the lease reaches beyond what is spent and reserved; `None`: not even so far.
     fn lease_left(&self, account: &Account) -> Option<u64> {
-        let needed = self.needed(account);
+        let needed = account.held();
         let leased = self.leased.get(&account.budget.name);
         match leased.filter(|leased| leased.generation == account.spending.generation) {
             Some(leased) => leased.spent.checked_sub(needed),
             // Nothing is spent: nothing has to be covered.
             None => (needed == 0).then_some(0),
         }
-    }
-
-    fn needed(&self, account: &Account) -> u64 {
-        account.spending.spent.saturating_add(self.accounts.reserved()[account.budget.name.resource])
     }
 
     /// What the lease should say, if it has to say something else than it does.
@@ -388,7 +383,7 @@ impl State {
             let (name, cap) = (account.budget.name, account.budget.cap);
             let ahead = (cap / LEASE_SHARE).max(self.largest[name.resource].saturating_mul(LEASE_TURNS)).max(1);
             let left = self.lease_left(account);
-            let needed = self.needed(account);
+            let needed = account.held();
             // At the cap there is nothing more to cover.
             let reached = left.is_some() && needed + left.unwrap_or(0) >= cap.max(needed);
             extend |= needed > 0 && !reached && left.is_none_or(|left| left < ahead / 2);
@@ -403,7 +398,7 @@ impl State {
 fn remaining(accounts: &Accounts) -> BTreeMap<String, f64> {
     let left = |account: &Account| {
         let name = account.budget.name;
-        (name.to_string(), name.resource.value(account.left(accounts.reserved()[name.resource])))
+        (name.to_string(), name.resource.value(account.left()))
     };
     accounts.accounts().iter().map(left).collect()
 }

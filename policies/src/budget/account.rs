@@ -78,6 +78,8 @@ pub struct Spending {
 pub struct Account {
     pub budget: Budget,
     pub spending: Spending,
+    /// By turns under way that began in this window.
+    pub reserved: u64,
 }
 
 impl Account {
@@ -85,7 +87,7 @@ impl Account {
     pub fn new(budget: Budget, saved: Option<Spending>, now_ms: i64) -> Self {
         let start_ms = budget.name.window.start_of(now_ms);
         let fresh = Spending { generation: 0, start_ms, spent: 0, unknown: 0, turns: 0 };
-        let mut account = Self { budget, spending: saved.unwrap_or(fresh) };
+        let mut account = Self { budget, spending: saved.unwrap_or(fresh), reserved: 0 };
         account.roll(now_ms);
         account
     }
@@ -102,11 +104,17 @@ impl Account {
     pub(super) fn renew(&mut self, start_ms: i64) {
         let generation = self.spending.generation + 1;
         self.spending = Spending { generation, start_ms, spent: 0, unknown: 0, turns: 0 };
+        self.reserved = 0;
     }
 
     /// What may still be reserved.
-    pub fn left(&self, reserved: u64) -> u64 {
-        self.budget.cap.saturating_sub(self.spending.spent.saturating_add(reserved))
+    pub fn left(&self) -> u64 {
+        self.budget.cap.saturating_sub(self.held())
+    }
+
+    /// What is spent or may yet be by turns under way.
+    pub fn held(&self) -> u64 {
+        self.spending.spent.saturating_add(self.reserved)
     }
 
     /// When the present window ends, if it ends by itself.

@@ -9,8 +9,6 @@ use std::collections::BTreeMap;
 #[derive(Debug, Clone, Default)]
 pub struct Accounts {
     accounts: Vec<Account>,
-    /// By all turns under way. A resource's budgets share it: each turn reserves the same of all of them.
-    reserved: Amounts,
 }
 
 /// The most that one turn may cost; it must be settled. One that is lost stays reserved.
@@ -18,6 +16,17 @@ pub struct Accounts {
 #[must_use = "what is reserved must be settled"]
 pub struct Reservation {
     amounts: Amounts,
+    /// A turn counts in the windows in which it began.
+    parts: Vec<Part>,
+}
+
+/// What is reserved of one window of one budget.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Part {
+    name: BudgetName,
+    generation: u64,
+    start_ms: i64,
+    amount: u64,
 }
 
 impl Reservation {
@@ -28,6 +37,7 @@ impl Reservation {
     /// Another reservation of the same turn, settled with this one.
     pub fn join(&mut self, other: Reservation) {
         self.amounts.plus(&other.amounts);
+        self.parts.extend(other.parts);
     }
 }
 
@@ -89,15 +99,18 @@ impl Accounts {
     /// `saved` is the newest window of each budget, from the disk.
     pub fn new(budgets: &[Budget], saved: &BTreeMap<BudgetName, Spending>, now_ms: i64) -> Self {
         let account = |budget: &Budget| Account::new(*budget, saved.get(&budget.name).copied(), now_ms);
-        Self { accounts: budgets.iter().map(account).collect(), reserved: Amounts::ZERO }
+        Self { accounts: budgets.iter().map(account).collect() }
     }
 
     /// Takes up other caps. What is spent and reserved stays; a cap may now lie below it, and then nothing fits.
     /// `saved` knows the spending of budgets that were not in force before.
     pub fn configure(&mut self, budgets: &[Budget], saved: &BTreeMap<BudgetName, Spending>, now_ms: i64) {
-        let known = |name| self.get(name).map(|account| account.spending).or_else(|| saved.get(&name).copied());
-        let accounts = budgets.iter().map(|budget| Account::new(*budget, known(budget.name), now_ms));
-        self.accounts = accounts.collect();
+        let account = |budget: &Budget| match self.get(budget.name) {
+            Some(account) => Account { budget: *budget, ..*account },
+            None => Account::new(*budget, saved.get(&budget.name).copied(), now_ms),
+        };
+        self.accounts = budgets.iter().map(account).collect();
+        self.roll(now_ms);
     }
 
     pub fn is_empty(&self) -> bool {
@@ -112,10 +125,6 @@ impl Accounts {
         self.accounts.iter().find(|account| account.budget.name == name)
     }
 
-    pub fn reserved(&self) -> &Amounts {
-        &self.reserved
-    }
-
     /// Whether some budget limits this resource.
     pub fn limits(&self, resource: Resource) -> bool {
         self.accounts.iter().any(|account| account.budget.name.resource == resource)
@@ -124,7 +133,7 @@ impl Accounts {
     /// The least that is left of a resource over all its budgets; `None`: there is no budget.
     pub fn left(&self, resource: Resource) -> Option<u64> {
         let of = self.accounts.iter().filter(|account| account.budget.name.resource == resource);
-        of.map(|account| account.left(self.reserved[resource])).min()
+        of.map(Account::left).min()
     }
 
     /// Begins the windows whose time has come.
@@ -137,30 +146,12 @@ impl Accounts {
     /// # Errors
     /// The budget that refuses; of several the one that refuses for longest.
     pub fn fits(&self, amounts: &Amounts, battery_percent: Option<f64>) -> Result<(), Refused> {
-        let refusals = self.accounts.iter().filter_map(|account| self.refusal(account, amounts, battery_percent));
+        let refusals = self.accounts.iter().filter_map(|account| refusal(account, amounts, battery_percent));
         // Never comes after every moment.
         match refusals.max_by_key(|refused| refused.possible_ms.unwrap_or(i64::MAX)) {
             Some(refused) => Err(refused),
             None => Ok(()),
         }
-    }
-
-    fn refusal(&self, account: &Account, amounts: &Amounts, battery_percent: Option<f64>) -> Option<Refused> {
-        let Budget { name, cap, floor_percent, .. } = account.budget;
-        let (needed, left) = (amounts[name.resource], account.left(self.reserved[name.resource]));
-        let refused = |why, possible_ms| Some(Refused { name, needed, left, possible_ms, why });
-        if needed == 0 {
-            return None;
-        }
-        if let (Some(battery_percent), Some(floor_percent)) = (battery_percent, floor_percent)
-            && battery_percent <= floor_percent
-        {
-            return refused(Why::Floor { battery_percent, floor_percent }, None);
-        }
-        if needed <= left {
-            return None;
-        }
-        refused(Why::Cap, account.end_ms().filter(|_| needed <= cap))
     }
 
     /// Reserves `amounts` of every budget, or of none.
@@ -175,38 +166,61 @@ impl Accounts {
     ) -> Result<Reservation, Refused> {
         self.roll(now_ms);
         self.fits(&amounts, battery_percent)?;
-        self.reserved.plus(&amounts);
-        Ok(Reservation { amounts })
+        Ok(self.hold(amounts))
     }
 
     /// Reserves whatever the budgets say: for turns that are answered although nothing fits.
     pub fn reserve_anyway(&mut self, now_ms: i64, amounts: Amounts) -> Reservation {
         self.roll(now_ms);
-        self.reserved.plus(&amounts);
-        Reservation { amounts }
+        self.hold(amounts)
     }
 
-    /// Ends a reservation with what the turn did cost. An unknown cost counts as all that was reserved. The charge
-    /// goes to the window of this moment, also if the turn began in the one before.
+    fn hold(&mut self, amounts: Amounts) -> Reservation {
+        let hold = |account: &mut Account| {
+            let (name, amount) = (account.budget.name, amounts[account.budget.name.resource]);
+            account.reserved = account.reserved.saturating_add(amount);
+            Part { name, generation: account.spending.generation, start_ms: account.spending.start_ms, amount }
+        };
+        Reservation { amounts, parts: self.accounts.iter_mut().map(hold).collect() }
+    }
+
+    /// Ends a reservation with what the turn did cost, which counts in the windows in which it was reserved, also if
+    /// they are over. An unknown cost counts as all that was reserved.
     pub fn settle(&mut self, now_ms: i64, reservation: Reservation, measured: Counts) -> Settled {
         self.roll(now_ms);
-        let Reservation { amounts } = reservation;
-        self.reserved.minus(&amounts);
+        let Reservation { amounts, parts } = reservation;
         let mut settled = Settled::default();
+        let spent = |resource: Resource| measured[resource as usize].unwrap_or(amounts[resource]);
         for resource in Resource::ALL {
-            let known = measured[resource as usize];
-            let spent = known.unwrap_or(amounts[resource]);
-            let unknown = if known.is_none() { spent } else { 0 };
-            settled.over[resource] = spent.saturating_sub(amounts[resource]);
-            if spent > 0 {
-                let of = self.accounts.iter_mut().filter(|account| account.budget.name.resource == resource);
-                settled.charges.extend(of.map(|account| charge(account, spent, unknown)));
-            }
+            settled.over[resource] = spent(resource).saturating_sub(amounts[resource]);
+        }
+        for (at, part) in parts.iter().enumerate() {
+            let of_budget = |other: &&Part| other.name == part.name;
+            // Of a turn that reserved twice, each part bears as much as it reserved, and the last one the rest.
+            let before: u64 = parts[..at].iter().filter(of_budget).map(|other| other.amount).sum();
+            let rest = spent(part.name.resource).saturating_sub(before);
+            let is_last = !parts[at + 1..].iter().any(|other| other.name == part.name);
+            let count = if is_last { rest } else { rest.min(part.amount) };
+            let unknown = if measured[part.name.resource as usize].is_none() { count } else { 0 };
+            settled.charges.extend(self.charge(part, count, unknown));
         }
         settled
     }
 
-    /// Begins a new window of this budget now: nothing is spent of it. Reservations stay.
+    fn charge(&mut self, part: &Part, spent: u64, unknown: u64) -> Option<Charge> {
+        let Part { name, generation, start_ms, amount } = *part;
+        let account = self.accounts.iter_mut().find(|account| account.budget.name == name);
+        if let Some(account) = account.filter(|account| account.spending.generation == generation) {
+            account.reserved = account.reserved.saturating_sub(amount);
+            let spending = &mut account.spending;
+            spending.spent = spending.spent.saturating_add(spent);
+            spending.unknown = spending.unknown.saturating_add(unknown);
+            spending.turns += u64::from(spent > 0);
+        }
+        (spent > 0).then_some(Charge { name, generation, start_ms, spent, unknown })
+    }
+
+    /// Begins a new window of this budget now: nothing is spent of it, and turns under way count in the one before.
     pub fn reset(&mut self, now_ms: i64, name: BudgetName) -> Option<&Account> {
         self.roll(now_ms);
         let account = self.accounts.iter_mut().find(|account| account.budget.name == name)?;
@@ -215,11 +229,20 @@ impl Accounts {
     }
 }
 
-fn charge(account: &mut Account, spent: u64, unknown: u64) -> Charge {
-    let spending = &mut account.spending;
-    spending.spent = spending.spent.saturating_add(spent);
-    spending.unknown = spending.unknown.saturating_add(unknown);
-    spending.turns += 1;
-    let Spending { generation, start_ms, .. } = *spending;
-    Charge { name: account.budget.name, generation, start_ms, spent, unknown }
+fn refusal(account: &Account, amounts: &Amounts, battery_percent: Option<f64>) -> Option<Refused> {
+    let Budget { name, cap, floor_percent, .. } = account.budget;
+    let (needed, left) = (amounts[name.resource], account.left());
+    let refused = |why, possible_ms| Some(Refused { name, needed, left, possible_ms, why });
+    if needed == 0 {
+        return None;
+    }
+    if let (Some(battery_percent), Some(floor_percent)) = (battery_percent, floor_percent)
+        && battery_percent <= floor_percent
+    {
+        return refused(Why::Floor { battery_percent, floor_percent }, None);
+    }
+    if needed <= left {
+        return None;
+    }
+    refused(Why::Cap, account.end_ms().filter(|_| needed <= cap))
 }

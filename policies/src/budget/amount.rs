@@ -83,10 +83,6 @@ impl Amounts {
     pub(super) fn plus(&mut self, other: &Amounts) {
         self.0.iter_mut().zip(other.0).for_each(|(sum, more)| *sum = sum.saturating_add(more));
     }
-
-    pub(super) fn minus(&mut self, other: &Amounts) {
-        self.0.iter_mut().zip(other.0).for_each(|(sum, less)| *sum = sum.saturating_sub(less));
-    }
 }
 
 impl Index<Resource> for Amounts {

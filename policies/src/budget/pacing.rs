@@ -86,7 +86,7 @@ impl Accounts {
     pub fn prices(&self, now_ms: i64) -> Prices {
         let price = |account: &Account| {
             let resource = account.budget.name.resource;
-            let lead = account.lead(now_ms, self.reserved()[resource])?;
+            let lead = account.lead(now_ms, account.reserved)?;
             let spending = account.spending;
             let typical = resource.value(spending.spent) / (spending.turns as f64).max(1.0);
             (typical > 0.0).then_some(Price { resource, level: level(lead), typical })
@@ -101,13 +101,13 @@ impl Accounts {
     pub fn on_pace(&self, now_ms: i64, amounts: &Amounts) -> Result<(), Refused> {
         let refusal = |account: &Account| {
             let name = account.budget.name;
-            let (needed, reserved) = (amounts[name.resource], self.reserved()[name.resource]);
-            let more = reserved.saturating_add(needed);
+            let needed = amounts[name.resource];
+            let more = account.reserved.saturating_add(needed);
             let ahead = needed > 0 && account.lead(now_ms, more)? > MAX_LEAD;
             let refused = || Refused {
                 name,
                 needed,
-                left: account.left(reserved),
+                left: account.left(),
                 possible_ms: account.on_pace_at(more).or(account.end_ms()),
                 why: Why::Pace,
             };
