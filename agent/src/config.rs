@@ -11,6 +11,7 @@ mod budgets;
 mod file;
 mod keys;
 mod load;
+mod power;
 mod settings;
 
 pub use budgets::{BudgetSettings, BudgetsFile, EnergyFile, OnExhausted, TokenPrices};
@@ -20,6 +21,7 @@ pub use file::{
 };
 pub use keys::{defaults, env_name, known_keys};
 pub use load::{ConfigError, Loaded, Origin, find_file, load, load_from};
+pub use power::{PowerFile, PowerSettings, SourceName};
 pub use settings::{
     CacheSettings, LedgerSettings, LogSettings, ModelSettings, ModelSource, SessionSettings, Settings, SocketSettings,
 };

@@ -9,6 +9,7 @@ pub use serve::ServeError;
 
 use crate::budget::{Energy, Keeper};
 use crate::config::{CloudConfig, Settings};
+use crate::context::{PowerSource, Sampler};
 use crate::execute::{LoadError, LocalModel, LocalZoo, ZooError};
 use crate::metrics::Metrics;
 use crate::sessions::SessionLocks;
@@ -56,6 +57,7 @@ pub struct Daemon {
     store: Store,
     budgets: Budgets,
     energy: Energy,
+    sampler: Arc<Sampler>,
     sessions: SessionLocks,
     metrics: Metrics,
     places: Arc<Semaphore>,
@@ -118,6 +120,10 @@ impl Daemon {
             model.set_max_age(Duration::from_millis(settings.sessions.ttl_ms.unsigned_abs()));
             model.idle().map(|idle| tokio::spawn(LocalModel::unload_when_idle(idle)));
         }
+        let source = PowerSource::new(&settings.power);
+        let sampler = Arc::new(Sampler::start(source, settings.power.root.clone()));
+        let energy = Energy::default();
+        energy.set_meter(Some(sampler.clone()));
         let live = Live::new(settings)?;
         let daemon = Arc::new(Self {
             live: RwLock::new(Arc::new(live)),
@@ -126,7 +132,8 @@ impl Daemon {
             views: Mutex::new(views),
             store,
             budgets,
-            energy: Energy::default(),
+            energy,
+            sampler,
             sessions: SessionLocks::default(),
             metrics: Metrics::new(),
             places: Arc::new(Semaphore::new(MAX_ACTIVE_TURNS)),
@@ -198,6 +205,11 @@ impl Daemon {
 
     pub fn budgets(&self) -> &Keeper {
         &self.budgets.0
+    }
+
+    /// The newest readings of battery, power and load.
+    pub(crate) fn sampler(&self) -> &Sampler {
+        &self.sampler
     }
 
     /// Where a meter of the device's energy is plugged in.

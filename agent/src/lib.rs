@@ -8,6 +8,7 @@ pub mod cli;
 pub mod client;
 pub mod cloud;
 pub mod config;
+pub mod context;
 pub mod daemon;
 pub mod dialogue;
 pub mod execute;

@@ -133,7 +133,9 @@ fn features(
 /// What the device knows now. Nothing here waits.
 fn context(daemon: &Daemon, live: &Live, plan: &Plan) -> Context {
     Context {
-        battery: Reading::unknown("not gathered"),
+        battery: daemon.sampler().battery(),
+        power: daemon.sampler().power(),
+        machine: daemon.sampler().machine(),
         link: live.cloud().map_or_else(Reading::unknown, |cloud| cloud.link()),
         load: match plan.local_model.as_ref().ok_or_else(|| daemon.local().err().cloned().unwrap_or_default()) {
             Ok(model) => Reading::known(model.load_now(), 0, "worker"),

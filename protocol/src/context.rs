@@ -8,6 +8,11 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Context {
     pub battery: Reading<Battery>,
+    /// What the device draws, where something measures it.
+    #[serde(default)]
+    pub power: Reading<Power>,
+    #[serde(default)]
+    pub machine: Reading<Machine>,
     pub link: Reading<Link>,
     pub load: Reading<Load>,
     /// One entry for each named view, in the action space's order.
@@ -23,6 +28,24 @@ pub struct Battery {
     pub power_w: Option<f64>,
     /// What is left.
     pub energy_j: Option<f64>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Power {
+    pub watts: f64,
+    /// What is measured: `board (VDD_IN)`, `package-0`, `device, from its battery`.
+    pub covers: String,
+}
+
+/// How busy the machine is.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+pub struct Machine {
+    /// Of all processors, over the last sampling period.
+    pub cpu_ratio: Option<f64>,
+    /// Time in which something waited for memory, over ten seconds.
+    pub memory_pressure_ratio: Option<f64>,
+    /// The hottest zone.
+    pub temperature_c: Option<f64>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

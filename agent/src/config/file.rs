@@ -1,6 +1,7 @@
 //! What may be written in `config.toml`, with every default and its reason.
 
 use super::budgets::{BudgetsFile, EnergyFile};
+use super::power::PowerFile;
 use crate::cloud::openai::OpenAiConfig;
 use crate::cloud::quic::QuicConfig;
 use crate::image_codec::EncodeOptions;
@@ -26,6 +27,7 @@ pub struct ConfigFile {
     pub ledger: LedgerFile,
     pub budgets: BudgetsFile,
     pub energy: EnergyFile,
+    pub power: PowerFile,
     pub log: LogFile,
     pub metrics: MetricsFile,
 }
@@ -158,6 +160,8 @@ impl Default for PolicyFile {
 pub enum PolicyName {
     #[default]
     Rule,
+    /// The learned one (TMO) that is built in.
+    Tether,
     AlwaysLocal,
     AlwaysCloud,
 }

@@ -4,6 +4,7 @@ use super::budgets::{BudgetsFile, EnergyFile};
 use super::file::{
     CloudConfig, ConfigFile, LedgerFile, LogFile, MetricsFile, ModelFile, PolicyFile, SessionsFile, SocketFile,
 };
+use super::power::PowerFile;
 use crate::cloud::openai::OpenAiConfig;
 use crate::cloud::quic::QuicConfig;
 use crate::image_codec::EncodeOptions;
@@ -13,7 +14,7 @@ use toml::{Table, Value};
 
 /// All keys as dotted paths, `model.context_tokens`, sorted.
 pub fn known_keys() -> Vec<String> {
-    let sections: [(&str, &[&str]); 12] = [
+    let sections: [(&str, &[&str]); 13] = [
         ("socket", fields::<SocketFile>()),
         ("model", fields::<ModelFile>()),
         ("cloud", fields::<QuicConfig>()),
@@ -24,6 +25,7 @@ pub fn known_keys() -> Vec<String> {
         ("ledger", fields::<LedgerFile>()),
         ("budgets", fields::<BudgetsFile>()),
         ("energy", fields::<EnergyFile>()),
+        ("power", fields::<PowerFile>()),
         ("log", fields::<LogFile>()),
         ("metrics", fields::<MetricsFile>()),
     ];

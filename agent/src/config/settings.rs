@@ -3,6 +3,7 @@
 use super::budgets::BudgetSettings;
 use super::file::{CloudConfig, ConfigFile, DropWhenFull, LogFormat, PolicyName};
 use super::load::ConfigError;
+use super::power::PowerSettings;
 use crate::image_codec::EncodeOptions;
 use crate::store::Limits;
 use crate::views::ViewsConfig;
@@ -34,6 +35,7 @@ pub struct Settings {
     pub sessions: SessionSettings,
     pub ledger: LedgerSettings,
     pub budgets: BudgetSettings,
+    pub power: PowerSettings,
     pub log: LogSettings,
     pub metrics_enabled: bool,
 }
@@ -133,6 +135,7 @@ impl Settings {
             ledger,
             budgets,
             energy,
+            power,
             log,
             metrics,
         } = written;
@@ -152,6 +155,7 @@ impl Settings {
             },
             default_max_tokens: model.max_tokens,
             budgets: budgets.resolve(energy, &cloud, has_model)?,
+            power: power.resolve()?,
             model: resolve_model(model, &base, ledger_path.with_file_name("cache"))?,
             cloud,
             views,

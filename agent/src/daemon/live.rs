@@ -9,6 +9,7 @@ use tether_models::OnContextFull;
 use tether_policies::Policy;
 use tether_policies::fixed::{AlwaysCloud, AlwaysLocal};
 use tether_policies::rule::Rule;
+use tether_policies::tmo::tether::TetherPolicy;
 
 /// Settings, and what is made from them and can be made again while turns run.
 pub struct Live {
@@ -69,6 +70,7 @@ impl Live {
             ("model", source(old) != source(new) || built(old) != built(new)),
             ("views", old.views != new.views || old.images != new.images),
             ("ledger", old.ledger != new.ledger),
+            ("power", old.power != new.power),
         ];
         let changed = |list: &[(&'static str, bool)]| -> Vec<&'static str> {
             list.iter().filter(|(_, changed)| *changed).map(|(name, _)| *name).collect()
@@ -121,6 +123,7 @@ impl Settings {
 fn policy(name: PolicyName) -> Box<dyn Policy> {
     match name {
         PolicyName::Rule => Box::new(Rule),
+        PolicyName::Tether => Box::new(TetherPolicy::built_in().expect("a test reads the policy of this build")),
         PolicyName::AlwaysLocal => Box::new(AlwaysLocal),
         PolicyName::AlwaysCloud => Box::new(AlwaysCloud),
     }

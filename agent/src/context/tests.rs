@@ -1,0 +1,177 @@
+use super::load;
+use super::power::PowerSource;
+use super::sampler::Sampler;
+use super::{hwmon, rapl, supply};
+use crate::budget::EnergyMeter;
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+use tether_protocol::Reading;
+
+/// Writes a recorded tree (`PATH = TEXT`, `|` for a new line) into a folder.
+fn tree(fixture: &str) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    for line in fixture.lines().filter(|line| !line.starts_with('#') && !line.is_empty()) {
+        let (path, text) = line.split_once(" = ").unwrap();
+        put(folder.path(), path, &text.replace('|', "\n"));
+    }
+    folder
+}
+
+fn put(root: &Path, path: &str, text: &str) {
+    let path = root.join(path);
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(path, format!("{text}\n")).unwrap();
+}
+
+fn laptop() -> tempfile::TempDir {
+    tree(include_str!("../../tests/fixtures/laptop.tree"))
+}
+
+const BATTERY: &str = "sys/class/power_supply/BAT0";
+
+#[test]
+fn a_laptop_on_its_battery() {
+    let root = laptop();
+    let battery = *supply::battery(root.path()).value().unwrap();
+    assert_eq!((battery.percent, battery.on_ac, battery.power_w), (81.0, false, Some(9.25)));
+    assert!((battery.energy_j.unwrap() - 145_800.0).abs() < 1e-6, "40.5 Wh");
+    let now = PowerSource::Tree(root.path().to_owned()).read(0.0);
+    assert_eq!(now.power.value().unwrap().watts, 9.25);
+    assert_eq!(now.rapl.unwrap().covers(), "package-0", "its parts are counted in it");
+    let machine = load::machine(root.path(), None, load::ticks(root.path()));
+    assert_eq!((machine.memory_pressure_ratio, machine.temperature_c), (Some(0.025), Some(61.0)));
+    put(root.path(), "sys/class/power_supply/AC/online", "1");
+    put(root.path(), &format!("{BATTERY}/status"), "Charging");
+    let battery = *supply::battery(root.path()).value().unwrap();
+    assert_eq!((battery.on_ac, battery.power_w), (true, Some(-9.25)));
+}
+
+#[test]
+fn a_gauge_in_charge_units_and_two_packs() {
+    let root = laptop();
+    for name in ["energy_now", "energy_full", "power_now"] {
+        fs::remove_file(root.path().join(BATTERY).join(name)).unwrap();
+    }
+    put(root.path(), &format!("{BATTERY}/charge_now"), "2000000");
+    put(root.path(), &format!("{BATTERY}/charge_full"), "4000000");
+    put(root.path(), &format!("{BATTERY}/current_now"), "-1000000");
+    put(root.path(), &format!("{BATTERY}/voltage_now"), "10000000");
+    let battery = *supply::battery(root.path()).value().unwrap();
+    assert_eq!((battery.energy_j, battery.power_w), (Some(72_000.0), Some(10.0)));
+    for (name, text) in [("type", "Battery"), ("status", "Full"), ("capacity", "100"), ("energy_now", "20000000")] {
+        put(root.path(), &format!("sys/class/power_supply/BAT1/{name}"), text);
+    }
+    put(root.path(), "sys/class/power_supply/BAT1/energy_full", "20000000");
+    let battery = *supply::battery(root.path()).value().unwrap();
+    assert_eq!(battery.energy_j, Some(144_000.0));
+    assert!((battery.percent - 100.0 * 40.0 / 60.0).abs() < 1e-9);
+}
+
+#[test]
+fn jetsons_have_no_battery_but_a_monitor() {
+    let orin = tree(include_str!("../../tests/fixtures/jetson-orin-nx.tree"));
+    let now = PowerSource::Tree(orin.path().to_owned()).read(0.0);
+    assert!(matches!(now.battery, Reading::Unknown { unknown } if unknown == "no battery found"));
+    let power = now.power.value().unwrap();
+    assert!((power.watts - 6.33).abs() < 1e-9 && power.covers == "board (VDD_IN)", "{power:?}");
+    let agx = tree(include_str!("../../tests/fixtures/jetson-agx-orin.tree"));
+    let (watts, covers) = hwmon::board_w(agx.path()).unwrap();
+    assert!((watts - 10.4).abs() < 1e-9, "{watts}");
+    assert!(covers.contains("VDD_CPU_CV") && covers.contains("VDDQ_VDD2_1V8AO"), "{covers}");
+    assert_eq!(hwmon::board_w(laptop().path()), None);
+}
+
+#[test]
+fn a_desktop_has_counters_alone() {
+    let root = tree(include_str!("../../tests/fixtures/desktop.tree"));
+    let before = rapl::counters(root.path()).unwrap();
+    put(root.path(), "sys/class/powercap/intel-rapl:0/energy_uj", "4000000");
+    put(root.path(), "sys/class/powercap/intel-rapl:1/energy_uj", "0");
+    let after = rapl::counters(root.path()).unwrap();
+    let expected = 3.0 + (65_532_610_987.0 - 2e6) / 1e6;
+    assert!((after.since_j(&before).unwrap() - expected).abs() < 1e-6, "the second one wrapped");
+    let machine = load::machine(root.path(), load::ticks(root.path()), load::ticks(root.path()));
+    assert_eq!((machine.cpu_ratio, machine.temperature_c), (None, None), "no time passed; a zone that is off");
+}
+
+#[test]
+fn nonsense_is_unknown_with_its_reason() {
+    let why = |path: &str, text: &str| {
+        let root = laptop();
+        put(root.path(), path, text);
+        match supply::battery(root.path()) {
+            Reading::Unknown { unknown } => unknown,
+            known => panic!("{known:?}"),
+        }
+    };
+    assert!(why(&format!("{BATTERY}/capacity"), "250").contains("BAT0: capacity says 250 %"));
+    let root = laptop();
+    put(root.path(), &format!("{BATTERY}/capacity"), "0");
+    assert!(supply::battery(root.path()).value().is_some(), "nearly empty with energy left is possible");
+    put(root.path(), &format!("{BATTERY}/energy_now"), "0");
+    assert!(matches!(supply::battery(root.path()), Reading::Unknown { .. }));
+    // Garbage in the percentage: computed from the energies, as long as those are there.
+    let root = laptop();
+    put(root.path(), &format!("{BATTERY}/capacity"), "\u{fffd}?");
+    assert_eq!(supply::battery(root.path()).value().unwrap().percent, 81.0);
+    fs::remove_file(root.path().join(BATTERY).join("energy_now")).unwrap();
+    assert!(matches!(supply::battery(root.path()), Reading::Unknown { .. }));
+    fs::remove_file(root.path().join(BATTERY).join("status")).unwrap();
+    assert!(matches!(supply::battery(root.path()), Reading::Unknown { unknown } if unknown.contains("status")));
+    put(root.path(), "sys/class/powercap/intel-rapl:0/energy_uj", "many");
+    assert!(rapl::counters(root.path()).unwrap_err().contains("package-0"));
+}
+
+/// A file that never answers: reading it does not block, and asking the sampler takes no time at all.
+#[test]
+fn a_file_that_blocks_delays_nobody() {
+    let root = laptop();
+    let stuck = root.path().join(BATTERY).join("status");
+    fs::remove_file(&stuck).unwrap();
+    nix::unistd::mkfifo(&stuck, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    // A writer that says nothing: a reader that waits would wait for ever.
+    let _writer = fs::OpenOptions::new().read(true).write(true).open(&stuck).unwrap();
+    let sampler = Sampler::start_with(
+        PowerSource::Tree(root.path().to_owned()),
+        root.path().to_owned(),
+        Duration::from_millis(10),
+    );
+    let mut slowest = Duration::ZERO;
+    for _ in 0..200 {
+        let start = Instant::now();
+        let battery = sampler.battery();
+        slowest = slowest.max(start.elapsed());
+        assert!(battery.value().is_none());
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    assert!(matches!(sampler.battery(), Reading::Unknown { unknown } if unknown.contains("BAT0: status")));
+    // Typically a microsecond; a busy machine may take the processor away for a while.
+    assert!(slowest < Duration::from_millis(100), "{slowest:?}");
+}
+
+#[test]
+fn the_meter_adds_up_and_never_runs_back() {
+    let source = PowerSource::Simulated { capacity_j: 1_000.0, start_percent: 50.0, power_w: 100.0 };
+    let sampler = Sampler::start_with(source, "/nowhere".into(), Duration::from_millis(5));
+    let start = Instant::now();
+    let first = loop {
+        if let Some(total_j) = sampler.total_j() {
+            break total_j;
+        }
+        assert!(start.elapsed() < Duration::from_secs(10));
+        std::thread::sleep(Duration::from_millis(1));
+    };
+    let begun = Instant::now();
+    let mut last = first;
+    while begun.elapsed() < Duration::from_millis(200) {
+        let now = sampler.total_j().unwrap();
+        assert!(now >= last, "{now} after {last}");
+        last = now;
+        std::thread::sleep(Duration::from_millis(3));
+    }
+    let expected = 100.0 * begun.elapsed().as_secs_f64();
+    assert!((last - first) > 0.5 * expected && (last - first) < 2.0 * expected, "{} of {expected}", last - first);
+    let battery = *sampler.battery().value().unwrap();
+    assert!(battery.percent < 50.0 && !battery.on_ac, "{battery:?}");
+}
