@@ -113,7 +113,7 @@ async fn sigkill_loses_no_settled_turn_and_no_session() -> Result<()> {
         while stream.next().await?.is_some() {}
         anyhow::Ok(())
     });
-    busy(&daemon.client()).await?;
+    ensure!(busy(&daemon.client(), || running.is_finished()).await?, "the answer was over before anybody looked");
     daemon.process.kill()?;
     let _ = running.await;
 
@@ -128,16 +128,16 @@ async fn sigkill_loses_no_settled_turn_and_no_session() -> Result<()> {
     Ok(())
 }
 
-/// Waits until the model works.
-async fn busy(client: &Client) -> Result<()> {
-    for _ in 0..2_000 {
+/// Waits until the model works; false if what should keep it busy is over.
+async fn busy(client: &Client, mut over: impl FnMut() -> bool) -> Result<bool> {
+    while !over() {
         let status: Status = client.get("/v1/status").await?;
         if status.model.context("a local model")?.load.queue > 0 {
-            return Ok(());
+            return Ok(true);
         }
-        tokio::time::sleep(Duration::from_millis(2)).await;
+        tokio::time::sleep(Duration::from_millis(1)).await;
     }
-    anyhow::bail!("the model never became busy")
+    Ok(false)
 }
 
 #[tokio::test]
@@ -147,15 +147,18 @@ async fn a_local_only_turn_never_travels_as_history() -> Result<()> {
     let daemon = Daemon::start(folder.path(), &(settings + &gateway.cloud_section())).await?;
     let client = daemon.client();
     let plain = |session: &str| json!({"session": session, "route": "cloud"});
+    // The first cloud turn pays for the connection, whoever it is.
+    ask(&client, "hello", plain("first")).await?;
     let secret = "secret ".repeat(100);
     ask(&client, &secret, json!({"session": "private", "local_only": true})).await?;
     let after = ask(&client, "hello", plain("private")).await?;
     let fresh = ask(&client, "hello", plain("empty")).await?;
     assert_eq!((after.tether.route, fresh.tether.route), (Route::Cloud, Route::Cloud));
     let bytes = |answer: &ChatCompletion| answer.tether.costs.as_ref().and_then(|costs| costs.uplink_bytes);
-    // The same text went up both times; only ids may differ in length, by a byte or two.
+    // The same text went up both times; acknowledgements, which count too, may differ by a few datagrams of 40 bytes. The
+    // secret alone has 700.
     let (after, fresh) = (bytes(&after).context("bytes")?, bytes(&fresh).context("bytes")?);
-    ensure!(after.abs_diff(fresh) <= 8, "{after} bytes after a private turn, {fresh} without one");
+    ensure!(after.abs_diff(fresh) <= 250, "{after} bytes after a private turn, {fresh} without one");
     Ok(())
 }
 
@@ -163,14 +166,18 @@ async fn a_local_only_turn_never_travels_as_history() -> Result<()> {
 async fn sigterm_lets_the_running_answer_finish() -> Result<()> {
     let (folder, settings) = world()?;
     let mut daemon = Daemon::start(folder.path(), &settings).await?;
-    let client = daemon.client();
-    let running = tokio::spawn(async move {
-        let request = json!({"messages": [{"role": "user", "content": "go on"}], "max_tokens": 200});
-        client.ask::<ChatCompletion>(&request).await
-    });
-    busy(&daemon.client()).await?;
-    daemon.process.signal(Signal::SIGTERM)?;
-    let answer = running.await??;
+    let answer = loop {
+        let client = daemon.client();
+        let running = tokio::spawn(async move {
+            let request = json!({"messages": [{"role": "user", "content": "go on"}], "max_tokens": 200});
+            client.ask::<ChatCompletion>(&request).await
+        });
+        // The tiny model may be done before anybody has looked; then it is asked again.
+        if busy(&daemon.client(), || running.is_finished()).await? {
+            daemon.process.signal(Signal::SIGTERM)?;
+            break running.await??;
+        }
+    };
     ensure!(!answer.choices[0].message.content.is_empty());
     let status = daemon.process.wait(Duration::from_secs(30))?;
     ensure!(status.success(), "the daemon ended with {status}:\n{}", daemon.process.log());
