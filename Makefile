@@ -9,7 +9,7 @@ PREFIX ?= $(HOME)/.local
 DATA ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help build model demo test run ci fmt lint doc test-peers test-redis test-encoder bench-turn bench-mess bench-tmo bench-budgets fuzz install uninstall clean
+.PHONY: help build model demo test run ci fmt lint doc test-peers test-redis test-encoder bench-turn bench-speed bench-mess bench-tmo bench-budgets fuzz install uninstall clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -56,6 +56,10 @@ test-peers: model ## the openai Python client and llama.cpp's server as peers (i
 
 bench-turn: model ## the daemon against its bare engine, start, cancel, dialogues, 200 streams, idle: one JSON object a line
 	$(BIN)/tether-bench-turn
+
+bench-speed: model ## our engine against llama.cpp on the same files (compiles llama.cpp once): one JSON object a line
+	"$$(tests/peers/install.sh)" tests/peers/bench_speed.py $(BIN)/tether-speed-side \
+		"$${TETHER_TEST_MODEL:-$${XDG_DATA_HOME:-$$HOME/.local/share}/tether/models/SmolLM2-135M-Instruct.Q4_1.gguf}" .cache/speed
 
 bench-mess: build ## MESS+ against its targets; DATA=folder with the router data, without it rows say skipped
 	$(BIN)/tether-lab mess bench $(if $(DATA),--data $(DATA))
