@@ -1,7 +1,7 @@
 //! Budgets in the daemon: the accounts of all turns, kept exact over crashes and power cuts.
 //!
 //! `policies/src/budget` does the arithmetic. Here are the clock, the lease file ([`lease`]), the syncing
-//! ([`keeper`]), the most that a turn may cost ([`most`]), what cuts a turn that would cost more ([`guard`]), and
+//! ([`keeper`]), the most that a turn may cost ([`mod@most`]), what cuts a turn that would cost more ([`guard`]), and
 //! joules ([`energy`]). `docs/BUDGETS.md` says what is promised.
 
 pub mod energy;

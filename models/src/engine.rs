@@ -22,8 +22,8 @@ const DEFAULT_CONTEXT_TOKENS: usize = 8192;
 pub struct LoadOptions {
     /// Context length in tokens; `None`: the model's own, at most 8,192.
     pub context_tokens: Option<usize>,
-    /// Threads of the arithmetic; `None`: see [`threads::default`](crate::threads::default). Where candle computes, it
-    /// has one pool in a process, so a program also gives this to [`threads::apply`](crate::threads::apply) before it
+    /// Threads of the arithmetic; `None`: see [`crate::threads::default`]. Where candle computes, it
+    /// has one pool in a process, so a program also gives this to [`crate::threads::apply`] before it
     /// loads its first model.
     pub threads: Option<usize>,
     pub requantize: Requantize,

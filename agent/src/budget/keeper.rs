@@ -1,6 +1,6 @@
 //! The keeper of the accounts: one lock, one clock, one lease.
 //!
-//! Nothing here waits under the lock, and nothing here writes the database: it says what to write ([`Charge`]s, new
+//! Nothing here waits under the lock, and nothing here writes the database: it says what to write (`Charge`s, new
 //! windows), and the turn writes it with its own record. A turn that is about to act waits for [`Keeper::covered`],
 //! which is at once unless the lease is used up.
 

@@ -1,6 +1,6 @@
 //! A thread that reads the machine every second or two, and the newest of what it read.
 //!
-//! A driver that hangs hangs this thread alone: readings then grow old and, past [`MAX_AGE`], unknown.
+//! A driver that hangs hangs this thread alone: readings then grow old and, past 15 s, unknown.
 
 use super::load::{self, Ticks};
 use super::power::{Now, PowerSource};

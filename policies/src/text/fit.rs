@@ -9,7 +9,7 @@ use super::linear::Linear;
 pub struct Example {
     /// The features of the text, each bucket once.
     row: Vec<(usize, f64)>,
-    /// [O]
+    /// `[O]`
     target: Vec<f64>,
     weight: f64,
 }

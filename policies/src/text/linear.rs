@@ -1,8 +1,8 @@
 //! One linear layer over a text's features, and its file.
 //!
-//! `out = bias [O] + sum over features of sign * weight[bucket] [O] / sqrt(number of features)`
+//! `out = bias[O] + sum over features of sign * weight[bucket][O] / sqrt(number of features)`
 //!
-//! The file is safetensors with the tensors `weight` [BUCKETS, O] and `bias` [O] (F32) and three entries of metadata:
+//! The file is safetensors with the tensors `weight` [BUCKETS, O] and `bias` `[O]` (F32) and three entries of metadata:
 //! `kind`, `version`, `outputs` (a JSON list of names), beside what the kind adds.
 
 use super::features::{BUCKETS, visit};
@@ -41,7 +41,7 @@ pub struct Linear {
     outputs: Vec<String>,
     /// [BUCKETS, O], row-major.
     weight: Vec<f32>,
-    /// [O]
+    /// `[O]`
     bias: Vec<f32>,
 }
 

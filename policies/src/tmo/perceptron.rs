@@ -27,12 +27,12 @@ pub struct Layer {
     pub outputs: usize,
     /// [inputs, outputs], row-major.
     pub weight: Vec<f32>,
-    /// [outputs]
+    /// `[outputs]`
     pub bias: Vec<f32>,
 }
 
 impl Layer {
-    /// `input` is [inputs], `output` [outputs].
+    /// `input` is `[inputs]`, `output` `[outputs]`.
     pub fn forward(&self, input: &[f32], output: &mut [f32]) {
         output.copy_from_slice(&self.bias);
         for (value, row) in input.iter().zip(self.weight.chunks_exact(self.outputs)) {

@@ -74,7 +74,7 @@ pub fn halves(data: &Dataset, seed: u64) -> [Vec<&Dialogue>; 2] {
     [order, second]
 }
 
-/// In the order of [`Outcome::rewards`].
+/// In the order of `Outcome::rewards`.
 pub const NAMES: [&str; 6] =
     ["tether", "A2C, masked", "task table, masked", "greedy on the training model, masked", "optimum", "A2C"];
 

@@ -12,15 +12,15 @@ pub struct Parts {
 /// A batch as the present network sees it.
 #[derive(Debug, Clone)]
 pub struct Judged {
-    /// [B] log-probabilities of the actions taken.
+    /// `[B]` log-probabilities of the actions taken.
     pub log_probs: Tensor<1>,
-    /// [B]
+    /// `[B]`
     pub entropies: Tensor<1>,
-    /// [B] the critic's values.
+    /// `[B]` the critic's values.
     pub values: Tensor<1>,
 }
 
-/// `logits` [B, A] (masked actions: a large negative number), `values` [B], `actions` [B, 1].
+/// `logits` [B, A] (masked actions: a large negative number), `values` `[B]`, `actions` [B, 1].
 pub fn judge(logits: Tensor<2>, values: Tensor<1>, actions: Tensor<2, Int>) -> Judged {
     let log_probs = log_softmax(logits, 1);
     let entropies = -(log_probs.clone().exp() * log_probs.clone()).sum_dim(1).squeeze_dim(1);
@@ -28,14 +28,14 @@ pub fn judge(logits: Tensor<2>, values: Tensor<1>, actions: Tensor<2, Int>) -> J
 }
 
 /// Advantage actor-critic: `-mean(A log pi) + value * mean((R - V)^2) - entropy * mean(H)` (Mnih et al. 2016, section
-/// 4; SB3, a2c.py). `advantages` and `returns` are [B].
+/// 4; SB3, a2c.py). `advantages` and `returns` are `[B]`.
 pub fn a2c(judged: Judged, advantages: Tensor<1>, returns: Tensor<1>, parts: Parts) -> Tensor<1> {
     let policy = -(advantages * judged.log_probs).mean();
     policy + critic(judged.values, judged.entropies, returns, parts)
 }
 
 /// Clipped surrogate (Schulman et al. 2017, equations 7 and 9; SB3, ppo.py): `-mean(min(rho A, clip(rho, 1 - clip, 1 +
-/// clip) A))`, `rho = pi / pi_old`, with the same critic and entropy as [`a2c`]. All tensors are [B].
+/// clip) A))`, `rho = pi / pi_old`, with the same critic and entropy as [`a2c`]. All tensors are `[B]`.
 pub fn ppo(
     judged: Judged,
     old_log_probs: Tensor<1>,
@@ -55,7 +55,7 @@ fn critic(values: Tensor<1>, entropies: Tensor<1>, returns: Tensor<1>, parts: Pa
     if parts.entropy == 0.0 { value } else { value - entropies.mean() * parts.entropy }
 }
 
-/// Huber with threshold 1, mean (SB3, dqn.py: smooth_l1_loss): half the square within 1, linear outside. Both [B].
+/// Huber with threshold 1, mean (SB3, dqn.py: smooth_l1_loss): half the square within 1, linear outside. Both `[B]`.
 pub fn huber(predicted: Tensor<1>, targets: Tensor<1>) -> Tensor<1> {
     let apart = (predicted - targets).abs();
     // The square of what is within 1, and the rest to the first power: equal to the two cases.
@@ -73,7 +73,7 @@ pub fn standardised(values: &[f32]) -> Vec<f32> {
     values.iter().map(|value| (value - mean) / (variance.sqrt() + 1e-8)).collect()
 }
 
-/// [B] numbers.
+/// `[B]` numbers.
 pub fn numbers(values: impl Into<Vec<f32>>, device: &Device) -> Tensor<1> {
     let values = values.into();
     let count = values.len();

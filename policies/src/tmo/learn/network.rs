@@ -72,7 +72,7 @@ impl ActorCritic {
         ActorCritic { actor: Mlp::new(&plain.actor, device), critic: Mlp::new(&plain.critic, device) }
     }
 
-    /// Logits [B, actions] and values [B] of observations [B, width].
+    /// Logits [B, actions] and values `[B]` of observations [B, width].
     pub fn forward(&self, observations: Tensor<2>) -> (Tensor<2>, Tensor<1>) {
         (self.actor.forward(observations.clone()), self.critic.forward(observations).squeeze_dim(1))
     }

@@ -1,9 +1,9 @@
 //! The scorer, as plain arithmetic on slices. Shapes: G inputs of the turn, A of one action, H hidden, N actions.
 //!
 //! ```text
-//! h_n   = relu(turn [G] * W_turn [G,H] + action_n [A] * W_action [A,H] + b_1 [H])
-//! pool  = mean over n of h_n                                                      [H]
-//! score = relu(h_n * W_mix [H,H] + pool * W_pool [H,H] + b_2 [H]) * w_score [H]   for each n
+//! h_n   = relu(turn `[G]` * W_turn [G,H] + action_n `[A]` * W_action [A,H] + b_1 `[H]`)
+//! pool  = mean over n of h_n                                                      `[H]`
+//! score = relu(h_n * W_mix [H,H] + pool * W_pool [H,H] + b_2 `[H]`) * w_score `[H]`   for each n
 //! ```
 //!
 //! The same weights score every action and the pool is a mean, so actions may be permuted and their number may change.

@@ -35,7 +35,7 @@ impl TetherNet {
         }
     }
 
-    /// `turns` [B, G] and `actions` [B * N, A] give scores [B, N] and values [B].
+    /// `turns` [B, G] and `actions` [B * N, A] give scores [B, N] and values `[B]`.
     pub fn forward(&self, turns: Tensor<2>, actions: Tensor<2>) -> (Tensor<2>, Tensor<1>) {
         let [batch, _] = turns.dims();
         let count = actions.dims()[0] / batch;
