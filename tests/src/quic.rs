@@ -1,5 +1,6 @@
 //! A gateway's listener on loopback with a handler made for tests, and clients that fit it.
 
+use crate::system::client_config;
 use bytes::Bytes;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -140,17 +141,8 @@ impl Gateway {
 
     /// The settings of a client that this gateway knows.
     pub fn client_config(&self) -> QuicConfig {
-        QuicConfig {
-            address: self.address.to_string(),
-            server_name: Some("localhost".into()),
-            ca: Some(self.file("ca.pem")),
-            server_sha256: None,
-            token_file: Some(self.file("robot.token")),
-            client_cert: None,
-            client_key: None,
-            // A busy machine must not look like an unreachable gateway.
-            connect_timeout_ms: 10_000,
-        }
+        let config = client_config(self.dir.path(), self.address.to_string());
+        QuicConfig { connect_timeout_ms: 10_000, ..config }
     }
 
     pub fn client(&self) -> QuicCloud {

@@ -8,9 +8,42 @@ use std::process::Command;
 use std::time::Duration;
 use tempfile::TempDir;
 use tether::client::Client;
+use tether::cloud::quic::QuicConfig;
 
 /// Long enough for a busy machine to map a model; a program that ends early is noticed at once.
 const READY_WITHIN: Duration = Duration::from_secs(60);
+
+/// A gateway's zoo of two models behind MESS+; only the dear one is any good.
+pub const GOOD_OR_CHEAP: &str = r#"
+[routing]
+alpha = 0.8
+[[zoo]]
+name = "large"
+kind = "scripted"
+script = { answer = "good" }
+usd_per_million_completion_tokens = 10.0
+[[zoo]]
+name = "small"
+kind = "scripted"
+script = { answer = "bad" }
+usd_per_million_completion_tokens = 1.0
+"#;
+
+/// The settings of a client of the gateway at `address`, from the files that `tether-cloud init` made in `folder`.
+pub fn client_config(folder: &Path, address: impl Into<String>) -> QuicConfig {
+    let file = |name: &str| Some(folder.join(name));
+    QuicConfig {
+        address: address.into(),
+        server_name: Some("localhost".into()),
+        ca: file("ca.pem"),
+        server_sha256: None,
+        token_file: file("robot.token"),
+        client_cert: None,
+        client_key: None,
+        // A busy machine must not look like an unreachable gateway.
+        connect_timeout_ms: 20_000,
+    }
+}
 
 /// A gateway process with its certificates, made by `tether-cloud init`.
 #[derive(Debug)]

@@ -7,30 +7,29 @@ use rand_chacha::ChaCha8Rng;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::path::Path;
 use tether_policies::budget::{Account, Accounts, Amounts, Budget, BudgetName, Reservation, Resource, Window};
+use tether_policies::trace::{DEFAULT_UPLINK_SHARE, Trace};
 use tether_protocol::Cost;
 
 pub const SEEDS: u64 = 20;
 /// Of what the robot would spend without budgets.
 pub const LEVELS: [f64; 3] = [0.1, 0.3, 0.7];
-/// The 5G traces' uplink is acknowledgement traffic; this share of the downlink stands for it.
-const UPLINK_SHARE: f64 = 0.1;
 /// A mission's expected length, and how long a run lasts: two hours, so that hours roll over.
 const RUN_MS: i64 = 2 * 3_600_000;
 /// Mean pause between turns.
 const PAUSE_MS: f64 = 4_000.0;
 const MOST_AT_ONCE: usize = 8;
 
-/// One second after another: Mbit/s up.
-pub struct Trace {
-    pub name: String,
-    up_mbps: Vec<f64>,
+/// A recorded link and its file's name.
+pub struct Recorded {
+    name: String,
+    trace: Trace,
 }
 
-/// Reads every trace of a folder. What was not measured is nothing.
+/// Reads every trace of a folder.
 ///
 /// # Errors
 /// No folder, or a file that is no trace.
-pub fn load(folder: &Path) -> Result<Vec<Trace>> {
+pub fn load(folder: &Path) -> Result<Vec<Recorded>> {
     let mut traces = Vec::new();
     for entry in std::fs::read_dir(folder).with_context(|| format!("{}", folder.display()))? {
         let path = entry?.path();
@@ -38,18 +37,9 @@ pub fn load(folder: &Path) -> Result<Vec<Trace>> {
             continue;
         }
         let text = std::fs::read_to_string(&path)?;
-        let mut lines = text.lines();
-        ensure!(lines.next() == Some("t_s,down_mbps,up_mbps,rtt_ms"), "{} is no trace", path.display());
         let name = path.file_stem().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-        let number = |text: &str| text.parse::<f64>().ok().filter(|value| value.is_finite() && *value >= 0.0);
-        let up = lines.map(|line| {
-            let cells: Vec<&str> = line.split(',').collect();
-            let (down, up) = (cells.get(1).and_then(|t| number(t)), cells.get(2).and_then(|t| number(t)));
-            if name.starts_with("irish5g") { down.unwrap_or(0.0) * UPLINK_SHARE } else { up.unwrap_or(0.0) }
-        });
-        let up_mbps: Vec<f64> = up.collect();
-        ensure!(!up_mbps.is_empty(), "{} has no rows", path.display());
-        traces.push(Trace { name, up_mbps });
+        let trace = Trace::parse(&text, DEFAULT_UPLINK_SHARE).with_context(|| path.display().to_string())?;
+        traces.push(Recorded { name, trace });
     }
     traces.sort_by(|a, b| a.name.cmp(&b.name));
     ensure!(!traces.is_empty(), "{} holds no traces", folder.display());
@@ -67,14 +57,14 @@ pub struct Outcome {
     pub line_used: f64,
 }
 
-pub fn run_all(traces: &[Trace]) -> Outcome {
+pub fn run_all(traces: &[Recorded]) -> Outcome {
     let mut all = Outcome::default();
     let mut used = (0.0, 0u64);
     for (trace, seed, level, priced) in traces.iter().flat_map(|trace| {
         let seeds = (0..SEEDS).flat_map(|seed| LEVELS.map(|level| (seed, level)));
         seeds.flat_map(move |(seed, level)| [(trace, seed, level, false), (trace, seed, level, true)])
     }) {
-        let one = Robot::new(trace, seed, level, priced).run();
+        let one = Robot::new(&trace.trace, seed, level, priced).run();
         all.turns += one.turns;
         all.exceeded += one.exceeded;
         all.overshoot = all.overshoot.max(one.overshoot);
@@ -111,7 +101,7 @@ impl Ord for Under {
 
 struct Robot<'a> {
     trace: &'a Trace,
-    offset: usize,
+    offset_s: usize,
     random: ChaCha8Rng,
     accounts: Accounts,
     under: BinaryHeap<Under>,
@@ -138,10 +128,10 @@ impl<'a> Robot<'a> {
             .into_iter()
             .flat_map(|resource| [budget(resource, Window::Hour), budget(resource, Window::Mission)])
             .collect();
-        let offset = random.random_range(0..trace.up_mbps.len());
+        let offset_s = random.random_range(0..trace.duration_s() as usize);
         Self {
             trace,
-            offset,
+            offset_s,
             accounts: Accounts::new(&budgets, &BTreeMap::new(), 0),
             under: BinaryHeap::new(),
             priced,
@@ -236,8 +226,7 @@ impl<'a> Robot<'a> {
     fn upload_ms(&self, now_ms: i64, bytes: u64) -> i64 {
         let (mut left, mut ms) = (bytes as f64 * 8.0, 0);
         while left > 0.0 && ms < 60_000 {
-            let at = (self.offset + ((now_ms + ms) / 1_000) as usize) % self.trace.up_mbps.len();
-            left -= self.trace.up_mbps[at] * 1e6 * 0.1;
+            left -= self.trace.up_bits_per_s(self.offset_s as f64 + (now_ms + ms) as f64 / 1e3) * 0.1;
             ms += 100;
         }
         ms

@@ -7,11 +7,12 @@ use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
-use tether::cloud::quic::{QuicCloud, QuicConfig};
+use tether::cloud::quic::QuicCloud;
 use tether::cloud::{CloudStream, CloudTurn};
 use tether_protocol::TurnId;
 use tether_protocol::wire::{ErrorCode, Message, Part, Role, Sampling, TurnEvent, TurnRequest, WireError};
 use tether_tests::process::{Process, binary};
+use tether_tests::system::client_config;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -51,17 +52,7 @@ impl World {
     }
 
     fn device(&self) -> QuicCloud {
-        let file = |name: &str| Some(self.folder.path().join(name));
-        let settings = QuicConfig {
-            address: format!("127.0.0.1:{}", self.port),
-            server_name: Some("localhost".into()),
-            ca: file("ca.pem"),
-            server_sha256: None,
-            token_file: file("robot.token"),
-            client_cert: None,
-            client_key: None,
-            connect_timeout_ms: 20_000,
-        };
+        let settings = client_config(self.folder.path(), format!("127.0.0.1:{}", self.port));
         QuicCloud::new(settings).unwrap()
     }
 }

@@ -6,23 +6,7 @@ use std::time::Duration;
 use tether::client::Client;
 use tether_models::testing::{TinyArchitecture, TinyModel};
 use tether_protocol::api::{ChatCompletion, Feedback, GatewayRating};
-use tether_tests::system::{Daemon, Gateway, folder};
-
-/// Two models; only the dear one is any good.
-const ZOO: &str = r#"
-[routing]
-alpha = 0.8
-[[zoo]]
-name = "large"
-kind = "scripted"
-script = { answer = "good" }
-usd_per_million_completion_tokens = 10.0
-[[zoo]]
-name = "small"
-kind = "scripted"
-script = { answer = "bad" }
-usd_per_million_completion_tokens = 1.0
-"#;
+use tether_tests::system::{Daemon, GOOD_OR_CHEAP, Gateway, folder};
 
 /// Asks once; the answer and the turn's id.
 async fn ask(client: &Client) -> Result<(String, String)> {
@@ -47,7 +31,7 @@ async fn ratings_teach_the_gateway_once_and_what_it_learned_survives_kill_9() ->
     let folder = folder()?;
     let model = folder.path().join("tiny.gguf");
     TinyModel::new(TinyArchitecture::Llama).write(&model)?;
-    let mut gateway = Gateway::start(folder.path(), ZOO)?;
+    let mut gateway = Gateway::start(folder.path(), GOOD_OR_CHEAP)?;
     let settings = format!(
         "[model]\npath = \"{}\"\n[policy]\nname = \"always-cloud\"\n{}",
         model.display(),
@@ -73,7 +57,7 @@ async fn ratings_teach_the_gateway_once_and_what_it_learned_survives_kill_9() ->
 
     let (_, unrated) = ask(&client).await?;
     gateway.process.kill()?;
-    let gateway = gateway.restart(ZOO)?;
+    let gateway = gateway.restart(GOOD_OR_CHEAP)?;
     let after = routing(&gateway)?;
     assert_eq!(after["tenants"][0]["rated"], json!(60));
     assert_eq!(after["tenants"][0]["answered"], json!(61));
@@ -96,7 +80,7 @@ async fn ratings_teach_the_gateway_once_and_what_it_learned_survives_kill_9() ->
 #[tokio::test(flavor = "multi_thread")]
 async fn a_damaged_state_is_set_aside_with_a_message_and_the_gateway_serves() -> Result<()> {
     let folder = folder()?;
-    let gateway = Gateway::start(folder.path(), ZOO)?;
+    let gateway = Gateway::start(folder.path(), GOOD_OR_CHEAP)?;
     let state = folder.path().join("gateway/mess-state");
     let snapshot = || -> Result<std::path::PathBuf> {
         let mut names = std::fs::read_dir(&state)?.filter_map(|entry| Some(entry.ok()?.path()));
@@ -108,7 +92,7 @@ async fn a_damaged_state_is_set_aside_with_a_message_and_the_gateway_serves() ->
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;
     std::fs::write(&path, bytes)?;
-    let gateway = gateway.restart(ZOO)?;
+    let gateway = gateway.restart(GOOD_OR_CHEAP)?;
     ensure!(gateway.process.log().contains("is damaged and was set aside"), "{}", gateway.process.log());
     ensure!(path.with_extension("json.damaged").exists(), "the damaged file is kept");
     assert_eq!(routing(&gateway)?["tenant_count"], json!(0));

@@ -10,29 +10,13 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use tether::cloud::CloudTurn;
-use tether::cloud::quic::{QuicCloud, QuicConfig};
+use tether::cloud::quic::QuicCloud;
 use tether_protocol::TurnId;
 use tether_protocol::wire::{Feedback, FeedbackReply, Message, Part, Role, Sampling, TurnEvent, TurnRequest};
 use tether_tests::process::Process;
-use tether_tests::system::{Gateway, folder};
+use tether_tests::system::{GOOD_OR_CHEAP, Gateway, client_config, folder};
 
 const PATIENCE: Duration = Duration::from_secs(20);
-
-/// Two models; only the dear one is any good.
-const ZOO: &str = r#"
-[routing]
-alpha = 0.8
-[[zoo]]
-name = "large"
-kind = "scripted"
-script = { answer = "good" }
-usd_per_million_completion_tokens = 10.0
-[[zoo]]
-name = "small"
-kind = "scripted"
-script = { answer = "bad" }
-usd_per_million_completion_tokens = 1.0
-"#;
 
 /// One gateway and a client of it; all clients are called `robot`.
 struct Site {
@@ -45,19 +29,10 @@ impl Site {
     fn start(folder: &Path, name: &str, state: &str) -> Result<Self> {
         let folder = folder.join(name);
         std::fs::create_dir_all(&folder)?;
-        let settings = format!("{ZOO}\n[state]\n{state}\n");
+        let settings = format!("{GOOD_OR_CHEAP}\n[state]\n{state}\n");
         let gateway = Gateway::start(&folder, &settings)?;
-        let file = |name: &str| Some(folder.join("gateway").join(name));
-        let device = QuicCloud::new(QuicConfig {
-            address: format!("127.0.0.1:{}", gateway.port),
-            server_name: Some("localhost".into()),
-            ca: file("ca.pem"),
-            server_sha256: None,
-            token_file: file("robot.token"),
-            client_cert: None,
-            client_key: None,
-            connect_timeout_ms: 20_000,
-        })?;
+        let address = format!("127.0.0.1:{}", gateway.port);
+        let device = QuicCloud::new(client_config(&folder.join("gateway"), address))?;
         Ok(Self { gateway, device, settings })
     }
 

@@ -12,6 +12,7 @@ use anstyle::Style;
 use serde::Serialize;
 use serde_json::json;
 use std::io::Write;
+use std::path::Path;
 use std::process::ExitCode;
 
 pub(crate) const EXAMPLES: &str = "\
@@ -76,7 +77,8 @@ async fn diagnose(global: &Global) -> anyhow::Result<Vec<Check>> {
         checks.extend(files::secrets(settings));
         checks.push(cloud::check(settings, status.as_ref()).await);
     }
-    checks.push(device::battery(device::POWER_SUPPLIES.as_ref()));
+    let root = loaded.as_ref().map_or(Path::new("/"), |loaded| loaded.settings.power.root.as_path());
+    checks.push(device::battery(root));
     Ok(checks)
 }
 

@@ -8,6 +8,9 @@ use tether_protocol::context::Battery;
 
 const J_PER_UWH: f64 = 3.6e-3;
 
+/// Why the reading is unknown on a machine without one.
+pub const NONE_FOUND: &str = "no battery found";
+
 /// One battery of the tree.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 struct Pack {
@@ -43,7 +46,7 @@ pub fn battery(root: &Path) -> Reading<Battery> {
     }
     match joined(&packs, mains) {
         Some(battery) => Reading::known(battery, 0, "sysfs"),
-        None => Reading::unknown("no battery found"),
+        None => Reading::unknown(NONE_FOUND),
     }
 }
 

@@ -11,7 +11,7 @@ pub mod train;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-/// Hidden units of every network here: the decision stays below its bar, and 128 gained nothing.
+/// Hidden units of every network here: the decision stays below its bar. No other width was tried.
 pub const HIDDEN: usize = 64;
 
 /// A bar on standard error for several trainings at once; hidden where that is no terminal.

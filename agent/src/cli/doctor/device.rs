@@ -1,50 +1,40 @@
-//! The battery, as Linux tells it.
+//! The battery, as the daemon's own context reads it.
 
 use super::Check;
-use std::fs;
+use crate::context::supply;
 use std::path::Path;
+use tether_protocol::Reading;
 
-pub(super) const POWER_SUPPLIES: &str = "/sys/class/power_supply";
-
-/// The battery that feeds this machine; those of mice and headsets (`scope` = `Device`) do not count.
-pub(super) fn battery(supplies: &Path) -> Check {
-    let entries = fs::read_dir(supplies).into_iter().flatten().flatten();
-    let found = entries.map(|entry| entry.path()).find(|supply| {
-        read(supply, "type").as_deref() == Some("Battery") && read(supply, "scope").as_deref() != Some("Device")
-    });
-    let Some(battery) = found else {
-        return Check::ok("battery", "none found: on mains, or the hardware does not tell; energy stays unknown");
+/// `root` holds `sys`, as the setting `power.root` says.
+pub(super) fn battery(root: &Path) -> Check {
+    let battery = match supply::battery(root) {
+        Reading::Known { value, .. } => value,
+        Reading::Unknown { unknown } if unknown == supply::NONE_FOUND => {
+            return Check::ok("battery", "none found: on mains, or the hardware does not tell; energy stays unknown");
+        }
+        Reading::Unknown { unknown } => {
+            return Check::warn("battery", unknown, "its readings stay unknown until the gauge is right");
+        }
     };
-    let percent = read(&battery, "capacity").and_then(|text| text.parse::<u8>().ok());
-    let state = read(&battery, "status").unwrap_or_else(|| "state unknown".into()).to_lowercase();
-    let detail = match percent {
-        Some(percent) => format!("{percent} %, {state}{}", power(&battery)),
-        None => format!("found, {state}, but it does not tell its charge"),
-    };
-    match percent {
-        Some(percent) if percent <= 10 && state == "discharging" => Check::warn("battery", detail, "connect a charger"),
-        _ => Check::ok("battery", detail),
+    let state = if battery.on_ac { "on mains" } else { "discharging" };
+    let power = battery.power_w.map(|power_w| format!(", {:.1} W", power_w.abs())).unwrap_or_default();
+    let detail = format!("{:.0} %, {state}{power}", battery.percent);
+    if battery.percent <= 10.0 && !battery.on_ac {
+        Check::warn("battery", detail, "connect a charger")
+    } else {
+        Check::ok("battery", detail)
     }
-}
-
-fn power(battery: &Path) -> String {
-    let micro = |name| read(battery, name).and_then(|text| text.parse::<f64>().ok());
-    let power_uw = micro("power_now").or_else(|| Some(micro("current_now")? * micro("voltage_now")? / 1e6));
-    power_uw.map(|power_uw| format!(", {:.1} W", power_uw.abs() / 1e6)).unwrap_or_default()
-}
-
-fn read(supply: &Path, name: &str) -> Option<String> {
-    Some(fs::read_to_string(supply.join(name)).ok()?.trim().to_owned())
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::Level;
     use super::*;
+    use std::fs;
 
     fn supply(root: &Path, name: &str, files: &[(&str, &str)]) {
-        let folder = root.join(name);
-        fs::create_dir(&folder).unwrap();
+        let folder = root.join("sys/class/power_supply").join(name);
+        fs::create_dir_all(&folder).unwrap();
         files.iter().for_each(|(file, text)| fs::write(folder.join(file), format!("{text}\n")).unwrap());
     }
 

@@ -15,7 +15,7 @@ use tether_policies::tmo::tether::train::recipe::{Recipe, Trainer};
 use tether_policies::tmo::tether::{Past, TetherPolicy, WhenNothingFits};
 use tether_protocol::ViewSet;
 
-/// Imitation alone: PPO on the same dialogues changed the test rewards by less than their noise.
+/// Imitation alone: what PPO on the same dialogues would add was not measured.
 pub fn recipe(seed: u64) -> Recipe {
     Recipe { imitation: 1_500, rollouts: 0, ..Recipe::new(seed) }
 }
