@@ -128,9 +128,13 @@ async fn a_fleet_is_one(folder: &Path, state: &str) -> Result<(Site, Site)> {
     two.ask_and_rate(&two, "d1").await?;
     let one = Site { gateway: gateway.restart(&settings)?, device, settings };
     // A device needs a moment to see that its connection is dead.
-    while one.ask("d2").await.is_err() {}
-    soon("what it missed", || Ok(one.counts()? == (82, 83))).await?;
-    ensure!(two.counts()? == (82, 83), "{:?}", two.counts());
+    let begun = Instant::now();
+    while let Err(error) = one.ask("d2").await {
+        ensure!(begun.elapsed() < PATIENCE, "d2: {error:#}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    // Each reads what the other wrote a moment later, so both are waited for.
+    soon("what it missed", || Ok(one.counts()? == (82, 83) && two.counts()? == (82, 83))).await?;
     Ok((one, two))
 }
 
