@@ -23,5 +23,6 @@ pub use keys::{defaults, env_name, known_keys};
 pub use load::{ConfigError, Loaded, Origin, find_file, load, load_from};
 pub use power::{PowerFile, PowerSettings, SourceName};
 pub use settings::{
-    CacheSettings, LedgerSettings, LogSettings, ModelSettings, ModelSource, SessionSettings, Settings, SocketSettings,
+    CacheSettings, LedgerSettings, LogSettings, ModelSettings, ModelSource, PolicySettings, SessionSettings, Settings,
+    SocketSettings,
 };

@@ -35,6 +35,8 @@ pub enum StartError {
     Views(#[from] ViewsConfigError),
     #[error("[cloud]: {0}")]
     Cloud(#[from] crate::cloud::CloudError),
+    #[error("[policy]: {0}")]
+    Policy(#[from] crate::policy::PolicyError),
     #[error(transparent)]
     Zoo(#[from] ZooError),
     #[error(transparent)]
@@ -151,8 +153,11 @@ impl Daemon {
     /// The new settings cannot work; the old ones stay.
     pub fn reload(&self, settings: Settings) -> Result<Reloaded, StartError> {
         let old = self.live();
-        let reloaded = old.compare(&settings);
+        let mut reloaded = old.compare(&settings);
         let new = Live::reload(&old, settings)?;
+        // A policy's files may have changed although their path has not.
+        let swapped = old.policy.name() != new.policy.name() && !reloaded.applied.contains(&"policy");
+        reloaded.applied.extend(swapped.then_some("policy"));
         self.budgets.configure(&new.settings.budgets);
         for model in self.local_models() {
             model.set_max_age(Duration::from_millis(new.settings.sessions.ttl_ms.unsigned_abs()));

@@ -21,6 +21,7 @@ pub mod logging;
 pub mod metrics;
 pub mod notify;
 pub mod permit;
+pub mod policy;
 pub mod prompt;
 pub mod sessions;
 pub mod socket;

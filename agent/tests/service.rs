@@ -290,3 +290,19 @@ async fn config_show_names_every_origin() {
     assert_eq!(shown["model"]["name"].as_str(), Some("none"));
     assert!(text.contains("# TETHER_MODEL_THREADS") && text.contains("config.toml") && text.contains("# default"));
 }
+
+#[tokio::test]
+async fn a_policy_file_that_cannot_be_used_is_named_before_a_reload() {
+    let world = World::new().await;
+    for command in [["config", "check"], ["doctor", "--json"]] {
+        let mut command = world.tether(&command);
+        command.env("TETHER_POLICY_NAME", "tether");
+        let good = command.output().await.unwrap();
+        assert_eq!(good.status.code(), Some(0), "{}", String::from_utf8_lossy(&good.stderr));
+        let bad = command.env("TETHER_POLICY_FILE", "mine.json").output().await.unwrap();
+        let told = [bad.stdout, bad.stderr].concat();
+        let told = String::from_utf8_lossy(&told);
+        assert_eq!(bad.status.code(), Some(1), "{told}");
+        assert!(told.contains("mine.json") && told.contains("policy"), "{told}");
+    }
+}

@@ -3,6 +3,8 @@
 use super::Global;
 use super::output::{self, DIM, WARN};
 use crate::config::{self, Loaded, Origin};
+use crate::policy;
+use anyhow::Context as _;
 use clap::Subcommand;
 use serde_json::json;
 use std::io::Write;
@@ -24,7 +26,11 @@ pub(crate) fn run(command: &ConfigCommand, global: &Global) -> anyhow::Result<Ex
     let loaded = config::load(global.config.as_deref())?;
     match command {
         ConfigCommand::Show => show(&loaded, global.json)?,
-        ConfigCommand::Check => check(&loaded, global.json)?,
+        ConfigCommand::Check => {
+            // Not one of the keys is wrong; a file that they name may be.
+            policy::load(&loaded.settings.policy).context("[policy]")?;
+            check(&loaded, global.json)?;
+        }
     }
     Ok(ExitCode::SUCCESS)
 }

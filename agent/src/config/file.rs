@@ -142,6 +142,9 @@ impl CloudConfig {
 #[serde(default, deny_unknown_fields)]
 pub struct PolicyFile {
     pub name: PolicyName,
+    /// A learned policy's config (JSON), its weights beside it as `.safetensors`, in place of the one that is built in;
+    /// for `name = "tether"`.
+    pub file: Option<PathBuf>,
     /// For a turn that brings no `deadline_ms`; absent: ten minutes.
     pub deadline_ms: Option<u64>,
     /// How long the cloud may take to its first token before the local model answers instead, where both may. A cold
@@ -151,7 +154,7 @@ pub struct PolicyFile {
 
 impl Default for PolicyFile {
     fn default() -> Self {
-        Self { name: PolicyName::Rule, deadline_ms: None, cloud_patience_ms: 15_000 }
+        Self { name: PolicyName::Rule, file: None, deadline_ms: None, cloud_patience_ms: 15_000 }
     }
 }
 
@@ -160,7 +163,7 @@ impl Default for PolicyFile {
 pub enum PolicyName {
     #[default]
     Rule,
-    /// The learned one (TMO) that is built in.
+    /// The learned one (TMO).
     Tether,
     AlwaysLocal,
     AlwaysCloud,

@@ -28,7 +28,7 @@ pub struct Settings {
     pub images: EncodeOptions,
     /// The actions that the views give.
     pub space: ActionSpace,
-    pub policy: PolicyName,
+    pub policy: PolicySettings,
     pub default_deadline_ms: Option<u64>,
     pub cloud_patience_ms: u64,
     pub default_max_tokens: u32,
@@ -65,6 +65,14 @@ pub struct ModelSettings {
     pub keep_alive: Option<Duration>,
     pub speculation: bool,
     pub threads_on_battery: Option<usize>,
+}
+
+/// Which policy decides.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PolicySettings {
+    pub name: PolicyName,
+    /// The config of a learned policy; `None`: the one that is built in.
+    pub file: Option<PathBuf>,
 }
 
 /// What is kept of earlier turns' arithmetic.
@@ -161,7 +169,7 @@ impl Settings {
             views,
             images,
             space,
-            policy: policy.name,
+            policy: resolve_policy(policy.name, policy.file, &base)?,
             default_deadline_ms: policy.deadline_ms,
             cloud_patience_ms: in_range("policy.cloud_patience_ms", policy.cloud_patience_ms, 1, MAX_DEADLINE_MS)?,
             sessions: SessionSettings {
@@ -188,6 +196,13 @@ impl Settings {
         }
         Ok(settings)
     }
+}
+
+fn resolve_policy(name: PolicyName, file: Option<PathBuf>, base: &Path) -> Result<PolicySettings, ConfigError> {
+    if file.is_some() && name != PolicyName::Tether {
+        return Err(invalid("policy.file", "is read with policy.name = \"tether\" only; set that, too"));
+    }
+    Ok(PolicySettings { name, file: file.map(|file| base.join(file)) })
 }
 
 /// Local models, all of them loaded: four small ones are some GB already.

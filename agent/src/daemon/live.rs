@@ -2,14 +2,12 @@
 
 use super::{Reloaded, StartError};
 use crate::cloud::{Cloud, openai::OpenAiCloud, quic::QuicCloud};
-use crate::config::{CloudConfig, ModelSettings, PolicyName, Settings};
+use crate::config::{CloudConfig, ModelSettings, Settings};
+use crate::policy;
 use crate::prompt;
 use std::sync::Arc;
 use tether_models::OnContextFull;
 use tether_policies::Policy;
-use tether_policies::fixed::{AlwaysCloud, AlwaysLocal};
-use tether_policies::rule::Rule;
-use tether_policies::tmo::tether::TetherPolicy;
 
 /// Settings, and what is made from them and can be made again while turns run.
 pub struct Live {
@@ -20,12 +18,15 @@ pub struct Live {
 
 impl Live {
     pub(super) fn new(settings: Settings) -> Result<Self, StartError> {
+        let policy = policy::load(&settings.policy)?;
         let cloud = cloud(&settings.cloud)?.map(Arc::new);
-        Ok(Self { policy: policy(settings.policy), cloud, settings })
+        Ok(Self { policy, cloud, settings })
     }
 
     /// Keeps the cloud's connection if its settings did not change.
     pub(super) fn reload(old: &Live, mut settings: Settings) -> Result<Self, StartError> {
+        // Before anything else is made: a bad file changes nothing.
+        let policy = policy::load(&settings.policy)?;
         let cloud = match &old.cloud {
             Some(cloud) if settings.cloud == old.settings.cloud => Some(cloud.clone()),
             _ => cloud(&settings.cloud)?.map(Arc::new),
@@ -36,7 +37,7 @@ impl Live {
         settings.views = old.settings.views.clone();
         settings.space = old.settings.space.clone();
         settings.images = old.settings.images;
-        Ok(Self { policy: policy(settings.policy), cloud, settings })
+        Ok(Self { policy, cloud, settings })
     }
 
     pub(super) fn compare(&self, new: &Settings) -> Reloaded {
@@ -117,15 +118,6 @@ impl Settings {
 
     pub(crate) fn on_context_full(&self) -> OnContextFull {
         self.model.as_ref().map_or(OnContextFull::Error, |model| model.on_context_full)
-    }
-}
-
-fn policy(name: PolicyName) -> Box<dyn Policy> {
-    match name {
-        PolicyName::Rule => Box::new(Rule),
-        PolicyName::Tether => Box::new(TetherPolicy::built_in().expect("a test reads the policy of this build")),
-        PolicyName::AlwaysLocal => Box::new(AlwaysLocal),
-        PolicyName::AlwaysCloud => Box::new(AlwaysCloud),
     }
 }
 

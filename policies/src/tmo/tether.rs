@@ -17,6 +17,6 @@ pub mod weights;
 
 pub use config::{Config, WhenNothingFits};
 pub use network::Network;
-pub use policy::{Choice, TetherPolicy};
+pub use policy::{BUILT_IN, Choice, TetherPolicy};
 pub use scene::{Facts, Past, RESOURCES, Scene, TASKS};
 pub use weights::LoadError;

@@ -3,6 +3,7 @@
 use super::Check;
 use crate::cli::units;
 use crate::config::{CloudConfig, ConfigError, Loaded, ModelSource, Settings};
+use crate::policy;
 use nix::sys::statvfs::statvfs;
 use nix::unistd::Group;
 use std::fs::{self, File};
@@ -69,6 +70,16 @@ fn registry_model(name: &str) -> Check {
             Check::fail("model", error.to_string(), "correct model.name; `tether models list` shows all")
         }
         Err(error) => Check::fail("model", error.to_string(), format!("tether models verify {name}")),
+    }
+}
+
+/// Whether the policy can be read, and which it is.
+pub(super) fn policy(settings: &Settings) -> Check {
+    match policy::load(&settings.policy) {
+        Ok(policy) => Check::ok("policy", policy.name()),
+        Err(error) => {
+            Check::fail("policy", error.to_string(), "correct policy.file; without it the built-in one decides")
+        }
     }
 }
 

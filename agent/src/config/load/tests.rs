@@ -79,7 +79,12 @@ fn values_out_of_range_name_the_key() {
             other => panic!("{text}: {other:?}"),
         }
     }
-    assert_eq!(load_text("[policy]\nname = \"always-cloud\"", &[]).unwrap().settings.policy, PolicyName::AlwaysCloud);
+    let named = |text| load_text(text, &[]).map(|loaded| loaded.settings.policy);
+    assert_eq!(named("[policy]\nname = \"always-cloud\"").unwrap().name, PolicyName::AlwaysCloud);
+    let file = named("[policy]\nname = \"tether\"\nfile = \"mine.json\"").unwrap().file.unwrap();
+    assert!(file.is_absolute() && file.ends_with("mine.json"), "{}", file.display());
+    let error = named("[policy]\nfile = \"mine.json\"").unwrap_err().to_string();
+    assert!(error.contains("policy.file") && error.contains("policy.name"), "{error}");
 }
 
 #[test]

@@ -16,6 +16,10 @@ use tether_protocol::{Reason, Route, ViewSet};
 const FEW: usize = 1 + (1 << 4);
 pub const MAX_ACTIONS: usize = 1 + (1 << MAX_VIEWS);
 
+/// The two files of the policy that comes with the program.
+pub const BUILT_IN: (&str, &[u8]) =
+    (include_str!("../../../artifacts/tether-tmo.json"), include_bytes!("../../../artifacts/tether-tmo.safetensors"));
+
 /// Why an action was chosen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Basis {
@@ -60,8 +64,7 @@ impl TetherPolicy {
     /// The policy that comes with the program: trained on M4A1 for every device, link and budget. Its card is beside it
     /// in `policies/artifacts`.
     pub fn built_in() -> Result<TetherPolicy, LoadError> {
-        let weights = include_bytes!("../../../artifacts/tether-tmo.safetensors");
-        Self::load(include_str!("../../../artifacts/tether-tmo.json"), weights)
+        Self::load(BUILT_IN.0, BUILT_IN.1)
     }
 
     pub fn new(config: Config, weights: &[u8]) -> Result<TetherPolicy, LoadError> {
