@@ -64,6 +64,8 @@ pub struct ModelInfo {
     pub quantization: String,
     pub parameter_count: u64,
     pub file_bytes: u64,
+    /// Bytes of the matrices that each token is multiplied with, as they are held in memory.
+    pub token_bytes: u64,
     pub vocab_size: usize,
     pub context_tokens: usize,
     pub has_chat_template: bool,
@@ -104,6 +106,7 @@ impl Engine {
             quantization: quantization(&gguf),
             parameter_count: gguf.parameter_count(),
             file_bytes: gguf.file_bytes(),
+            token_bytes: gguf.token_bytes(),
             vocab_size: dims.vocab,
             context_tokens,
             has_chat_template: !template.is_fallback(),

@@ -1,6 +1,7 @@
-//! For tests, of this crate and of those that use it: tiny random models as real GGUF files, and the place of the
-//! real one. Not meant for programs.
+//! For tests and benchmarks, of this crate and of those that use it: tiny random models as real GGUF files, the place of
+//! the real one, the memory's speed. Not meant for programs.
 
+mod memory;
 mod vocabulary;
 
 use crate::error::ModelError;
@@ -12,6 +13,8 @@ use rand_chacha::ChaCha8Rng;
 use std::fs::File;
 use std::io::BufWriter;
 use std::path::{Path, PathBuf};
+
+pub use memory::read_rate;
 
 /// File name of the default model, as the registry stores it.
 const REAL_MODEL_FILE: &str = "SmolLM2-135M-Instruct.Q4_1.gguf";

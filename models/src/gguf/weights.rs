@@ -55,13 +55,24 @@ impl Stored {
 impl Gguf {
     /// Bytes that the matrices take when repacked, each at a multiple of a cache line.
     pub(super) fn packed_bytes(&self) -> usize {
-        let matrices = self.content.tensor_infos.values().filter(|info| info.shape.rank() == 2);
-        let bytes = matrices.filter_map(|info| {
+        self.matrix_bytes(|_| true, 64)
+    }
+
+    /// What each token is multiplied with: all but an embedding beside a head of its own.
+    pub(crate) fn token_bytes(&self) -> u64 {
+        let tied = !self.has("output.weight");
+        self.matrix_bytes(|name| tied || name != "token_embd.weight", 0) as u64
+    }
+
+    /// Bytes of the repacked matrices that are `counted`, each with some bytes of `padding`.
+    fn matrix_bytes(&self, counted: impl Fn(&str) -> bool, padding: usize) -> usize {
+        let matrices = self.content.tensor_infos.iter().filter(|(name, info)| info.shape.rank() == 2 && counted(name));
+        let bytes = matrices.filter_map(|(_, info)| {
             let (stored, dims) = (Stored::of(info.ggml_dtype)?, info.shape.dims());
             // What a crafted header claims is bounded by what the file holds.
             let held = dims[0].checked_mul(stored.row_bytes(dims[1])?)?;
             let held = u64::try_from(held).ok()? <= self.file_bytes();
-            held.then(|| self.held_as(stored).kind().bytes(dims[0], dims[1]) + 64)
+            held.then(|| self.held_as(stored).kind().bytes(dims[0], dims[1]) + padding)
         });
         bytes.fold(0, usize::saturating_add)
     }

@@ -5,7 +5,7 @@
 #![expect(unsafe_code, reason = "generic over the instruction set; callers promise what `Simd` asks for")]
 #![expect(clippy::needless_range_loop, reason = "several arrays of registers go by one index")]
 
-use super::input::{Input, Rows, Scale, quantise};
+use super::input::{BLOCK_BYTES, Input, Rows, Scale, quantise};
 use super::math::{Activation, gate};
 use super::matrix::{BLOCK_COLUMNS, GROUP_ROWS, Kind, Matrix};
 use super::pool::SendPointer;
@@ -149,6 +149,7 @@ unsafe fn of_kind<S: Simd, const T: usize>(
     T
 }
 
+/// The integer dot product of the coarse bytes, times 128, plus that of the fine ones; then
 /// `sum += (integer dot product) * (weight's scale) * (activation's scale)`, block by block; then the minimum times the
 /// activations' sum, where the kind has one. Integer sums are exact.
 #[inline(always)]
@@ -163,28 +164,39 @@ unsafe fn quantised<S: Simd, const T: usize, const BITS: usize, const MIN: bool>
     let (numbers, scales) = data.split_at(matrix.kind.number_bytes(matrix.columns));
     let per_block = if MIN || BITS == 6 { 2 } else { 1 };
     unsafe {
-        let activations = input.numbers.as_ptr().add(first * blocks * BLOCK_COLUMNS);
+        let activations = input.numbers.as_ptr().add(first * blocks * BLOCK_BYTES);
         let activation_scales = input.scales.as_ptr().add(first * blocks);
         let mut sums = [S::splat(0.0); T];
         for block in 0..blocks {
             let weights = unpack::<S, BITS>(numbers.as_ptr().add(block * 64 * BITS));
             let scales = scales.as_ptr().cast::<u16>().add(block * per_block * GROUP_ROWS);
-            let four = |token: usize, index: usize| {
-                let at = (token * blocks + block) * BLOCK_COLUMNS + 4 * index;
+            let coarse = |token: usize, index: usize| {
+                let at = (token * blocks + block) * BLOCK_BYTES + 4 * index;
                 activations.add(at).cast::<i32>().read_unaligned()
             };
+            let fine = |token: usize, index: usize| coarse(token, index + BLOCK_COLUMNS / 4);
             let of_token = |token: usize| &*activation_scales.add(token * blocks + block);
             let scale = S::load_f16(scales);
             if BITS == 6 {
                 let last_scale = S::load_f16(scales.add(GROUP_ROWS));
-                let mut first: [S::I; T] = from_fn(|token| S::splat_i32(-32 * of_token(token).totals[0]));
-                let mut last: [S::I; T] = from_fn(|token| S::splat_i32(-32 * of_token(token).totals[1]));
-                for index in 0..4 {
+                let mut halves = [[S::splat_i32(0); T]; 2];
+                for (half, integers) in halves.iter_mut().enumerate() {
+                    for index in 4 * half..4 * half + 4 {
+                        for token in 0..T {
+                            integers[token] = S::dot(integers[token], weights[index], coarse(token, index));
+                        }
+                    }
                     for token in 0..T {
-                        first[token] = S::dot(first[token], weights[index], four(token, index));
-                        last[token] = S::dot(last[token], weights[index + 4], four(token, index + 4));
+                        let start = S::splat_i32(-32 * of_token(token).totals[half]);
+                        integers[token] = S::coarse_and(integers[token], start);
+                    }
+                    for index in 4 * half..4 * half + 4 {
+                        for token in 0..T {
+                            integers[token] = S::dot(integers[token], weights[index], fine(token, index));
+                        }
                     }
                 }
+                let [first, last] = halves;
                 for token in 0..T {
                     let by = S::splat(of_token(token).scale);
                     sums[token] = S::add(sums[token], S::mul(S::mul(S::to_f32(first[token]), scale), by));
@@ -192,20 +204,28 @@ unsafe fn quantised<S: Simd, const T: usize, const BITS: usize, const MIN: bool>
                 }
                 continue;
             }
-            let mut integers: [S::I; T] = from_fn(|token| {
+            let mut integers = [S::splat_i32(0); T];
+            let dot = |sum: S::I, weights: S::B, four: i32| match BITS {
+                8 => S::dot_minus_128(sum, weights, four),
+                _ => S::dot(sum, weights, four),
+            };
+            for index in 0..8 {
+                for token in 0..T {
+                    integers[token] = dot(integers[token], weights[index], coarse(token, index));
+                }
+            }
+            for token in 0..T {
                 let total = of_token(token).totals[0] + of_token(token).totals[1];
-                match (BITS, MIN) {
+                let start = match (BITS, MIN) {
                     (8, _) => S::start_minus_128(total),
                     (_, true) => S::splat_i32(0),
                     _ => S::splat_i32(-(1 << (BITS - 1)) * total),
-                }
-            });
+                };
+                integers[token] = S::coarse_and(integers[token], start);
+            }
             for index in 0..8 {
                 for token in 0..T {
-                    integers[token] = match BITS {
-                        8 => S::dot_minus_128(integers[token], weights[index], four(token, index)),
-                        _ => S::dot(integers[token], weights[index], four(token, index)),
-                    };
+                    integers[token] = dot(integers[token], weights[index], fine(token, index));
                 }
             }
             for token in 0..T {

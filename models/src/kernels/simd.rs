@@ -46,6 +46,8 @@ pub(super) trait Simd {
     unsafe fn exp2_of_shifted(shifted: Self::F) -> Self::F;
 
     unsafe fn splat_i32(value: i32) -> Self::I;
+    /// `128 * coarse + more`: see `FINE_BITS`.
+    unsafe fn coarse_and(coarse: Self::I, more: Self::I) -> Self::I;
     unsafe fn to_f32(value: Self::I) -> Self::F;
     /// Writes 16 integers of -128 to 127, each the nearest (ties to even) to a lane, and returns their sum.
     unsafe fn store_i8(to: *mut i8, value: Self::F) -> i32;
@@ -60,7 +62,7 @@ pub(super) trait Simd {
 
     /// Adds to each lane the product of its four bytes, at most 127 each, with the four signed bytes of `four`, none -128.
     unsafe fn dot(sum: Self::I, bytes: Self::B, four: i32) -> Self::I;
-    /// The start of a sum over [`dot_minus_128`](Self::dot_minus_128), whose signed bytes sum up to `total`.
+    /// What belongs to a sum over [`dot_minus_128`](Self::dot_minus_128) whose signed bytes sum up to `total`.
     unsafe fn start_minus_128(total: i32) -> Self::I;
     /// As `dot`, with any bytes, each less 128.
     unsafe fn dot_minus_128(sum: Self::I, bytes: Self::B, four: i32) -> Self::I;

@@ -97,8 +97,8 @@ fn products_are_the_same_bits_everywhere_and_close_to_the_exact_ones() {
                     let terms = weights.iter().zip(x).map(|(w, x)| f64::from(*w) * f64::from(*x));
                     let (sum, size) = terms.fold((0.0, 0.0), |(sum, size), term| (sum + term, size + term.abs()));
                     let found = f64::from(expected[token * rows + row]);
-                    // Eight bits of activation: half a step is 1/254 of the block's greatest.
-                    let close = (found - sum).abs() <= size * 0.02 + 1e-5;
+                    // Fifteen bits of activation: half a step is 1/32,512 of the block's greatest.
+                    let close = (found - sum).abs() <= size * 2e-4 + 1e-5;
                     assert!(close, "{stored:?}, row {row}, token {token}: {found}, exact {sum} of {size}");
                 }
             }
@@ -175,7 +175,7 @@ fn a_gated_layer_is_its_two_products_gated() {
                 kernels.gate_row(activation, &mut expected, up);
                 assert_eq!(bits(&expected), bits(&gated.floats[token * 64..(token + 1) * 64]));
                 let again = input_of(&kernels, &pass, &expected, 64);
-                assert_eq!(again.numbers, gated.numbers[token * 64..(token + 1) * 64]);
+                assert_eq!(again.numbers, gated.numbers[token * 128..(token + 1) * 128]);
                 assert_eq!(again.scales, gated.scales[token * 2..(token + 1) * 2]);
             }
         }

@@ -108,6 +108,11 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    unsafe fn coarse_and(coarse: Self::I, more: Self::I) -> Self::I {
+        both!(|coarse, more| _mm256_add_epi32(_mm256_slli_epi32::<7>(coarse), more), coarse, more)
+    }
+
+    #[inline(always)]
     unsafe fn to_f32(value: Self::I) -> Self::F {
         both!(_mm256_cvtepi32_ps, value)
     }

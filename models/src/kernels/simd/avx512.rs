@@ -85,6 +85,11 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
+    unsafe fn coarse_and(coarse: __m512i, more: __m512i) -> __m512i {
+        unsafe { _mm512_add_epi32(_mm512_slli_epi32::<7>(coarse), more) }
+    }
+
+    #[inline(always)]
     unsafe fn to_f32(value: __m512i) -> __m512 {
         unsafe { _mm512_cvtepi32_ps(value) }
     }

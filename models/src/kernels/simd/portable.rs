@@ -84,6 +84,11 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
+    unsafe fn coarse_and(coarse: Self::I, more: Self::I) -> Self::I {
+        from_fn(|lane| (coarse[lane] << 7) + more[lane])
+    }
+
+    #[inline(always)]
     unsafe fn to_f32(value: Self::I) -> Self::F {
         value.map(|value| value as f32)
     }
