@@ -3,6 +3,7 @@
 
 mod agreement;
 mod event;
+mod flush;
 mod journal;
 mod shared;
 

@@ -25,5 +25,5 @@ pub use published::{Published, PublishedChoice, PublishedParams};
 pub use router::{
     Answer, Call, Choice, Decision, LabelOutcome, ModelStatus, RateError, Reason, RouteError, Router, ZooError,
 };
-pub use state::{Snapshot, SnapshotError};
+pub use state::{Snapshot, SnapshotError, TenantPart};
 pub use tenant::{TenantConfig, TenantError, TenantStatus};

@@ -364,6 +364,28 @@ fn the_state_survives_a_file_and_a_replayed_log_gives_the_same_decisions() {
 }
 
 #[test]
+fn tenants_leave_a_snapshot_and_come_back_and_one_that_is_lost_takes_only_its_own_along() {
+    let mut router = router(&["a", "b"], 0.8);
+    let x = features([0.5; WIDTH]);
+    for t in 0..30 {
+        turn(&mut router, ["one", "two", "three"][t as usize % 3], t, &x, 0.5, &mut |_| 1.0, &|_| 1.0);
+    }
+    let mut snapshot = router.snapshot("hashed-1");
+    let mut parts = snapshot.take_tenants();
+    assert_eq!(parts.keys().collect::<Vec<_>>(), ["one", "three", "two"]);
+    let bare = Router::restore(snapshot.clone(), "hashed-1");
+    assert!(bare.is_err(), "a state without its tenants' turns is none");
+    let mut whole = snapshot.clone();
+    whole.put_tenants(parts.clone());
+    assert_eq!(Router::restore(whole, "hashed-1").unwrap(), router);
+    parts.remove("two");
+    snapshot.put_tenants(parts);
+    let without = Router::restore(snapshot, "hashed-1").unwrap();
+    assert_eq!((without.tenant_count(), without.pending_count()), (2, 20));
+    assert_eq!(without.tenant_status("one"), router.tenant_status("one"));
+}
+
+#[test]
 fn a_damaged_state_is_refused_and_never_believed() {
     let mut router = router(&["a", "b"], 0.8);
     let x = features([0.5; WIDTH]);

@@ -65,6 +65,17 @@ pub(super) enum EventError {
 }
 
 impl Event {
+    /// Whose it is; empty for what is everybody's.
+    pub(super) fn tenant(&self) -> &str {
+        match self {
+            Self::Routed { request, .. } => &request.tenant,
+            Self::Rated { tenant, .. } => tenant,
+            // A turn's name begins with its client's, which has no blanks.
+            Self::Answered { turn, .. } | Self::Withdrawn { turn } => turn.split(' ').next().unwrap_or_default(),
+            Self::Agreed(_) => "",
+        }
+    }
+
     pub(super) fn apply(&self, router: &mut Router) -> Result<Outcome, EventError> {
         Ok(match self {
             Self::Routed { request, decision } => {

@@ -18,7 +18,7 @@ use super::agreement::Agreement;
 use super::event::{Event, EventError, Outcome};
 use crate::config::StateSettings;
 use anyhow::Context;
-use log::{LogError, Position, SharedLog, Stored};
+use log::{LogError, Position, Sent, SharedLog, Stored};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -48,7 +48,7 @@ pub(super) struct Shared {
     me: String,
     /// The number of this gateway's last record.
     sent: u64,
-    queue: SyncSender<String>,
+    queue: SyncSender<Sent>,
     health: Arc<Health>,
     waiting: HashMap<u64, oneshot::Sender<Applied>>,
     at: Place,
@@ -74,6 +74,9 @@ struct Place {
 struct Health {
     writing_fails: AtomicBool,
     reading_fails: AtomicBool,
+    keeping_fails: AtomicBool,
+    /// A snapshot is being written.
+    keeping: AtomicBool,
     unsent: AtomicUsize,
 }
 
@@ -98,7 +101,7 @@ struct Record {
 }
 
 /// A snapshot of the whole state.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct Saved {
     writers: Writers,
     agreed: Agreement,
@@ -115,11 +118,12 @@ pub(super) fn open(
     agreement: &Agreement,
     fresh: &Router,
 ) -> anyhow::Result<Option<(Router, Shared, Threads)>> {
-    let (Some(mut reader), Some(writer)) = (connect(settings)?, connect(settings)?) else {
+    let (Some(mut reader), Some(writer), Some(keeper)) = (connect(settings)?, connect(settings)?, connect(settings)?)
+    else {
         return Ok(None);
     };
     let router = fresh.snapshot(encoder);
-    let fresh = Saved { writers: Writers::default(), agreed: agreement.clone(), router }.to_json()?;
+    let fresh = Saved { writers: Writers::default(), agreed: agreement.clone(), router };
     let stored = load_or_found(reader.as_mut(), &fresh).context("the state that gateways share")?;
     let (queue, records) = sync_channel(MAX_UNSENT);
     let health = Arc::<Health>::default();
@@ -138,7 +142,7 @@ pub(super) fn open(
         max_log_bytes: MAX_LOG_BYTES,
     };
     while shared.take(&mut router, reader.read(shared.at.position, Duration::ZERO)?.records).any {}
-    Ok(Some((router, shared, Threads { reader, writer, records, health })))
+    Ok(Some((router, shared, Threads { reader, writer, keeper, records, health })))
 }
 
 /// One end of the log; `None` for a state that is not shared.
@@ -153,18 +157,19 @@ fn connect(settings: &StateSettings) -> Result<Option<Box<dyn SharedLog>>, LogEr
 const OTHER_STATE: &str =
     "the shared state cannot be used here; give these gateways another state.name, or the settings of the others";
 
-fn load_or_found(log: &mut dyn SharedLog, fresh: &str) -> Result<Stored, LogError> {
+fn load_or_found(log: &mut dyn SharedLog, fresh: &Saved) -> Result<Stored, LogError> {
     let begun = Instant::now();
     let mut try_once = || -> Result<Option<Stored>, LogError> {
         if let Some(stored) = log.load()? {
             return Ok(Some(stored));
         }
-        log.found(None, fresh)?;
+        log.found(None, fresh.clone())?;
         log.load()
     };
     loop {
         match try_once() {
             Ok(Some(stored)) => return Ok(stored),
+            Err(problem @ LogError::Unusable { .. }) => return Err(problem),
             Err(problem) if begun.elapsed() > START_WITHIN => return Err(problem),
             Ok(None) => {}
             Err(problem) => tracing::warn!(%problem, "the shared state is not reached yet; trying again"),
@@ -174,24 +179,18 @@ fn load_or_found(log: &mut dyn SharedLog, fresh: &str) -> Result<Stored, LogErro
 }
 
 fn restore(stored: Stored, encoder: &str) -> anyhow::Result<(Router, Place, (Writers, Agreement))> {
-    let saved: Saved = serde_json::from_str(&stored.snapshot).context(OTHER_STATE)?;
+    let Stored { epoch, number, position, saved } = stored;
     let router = Router::restore(saved.router, encoder).context(OTHER_STATE)?;
-    let Stored { epoch, number, position, .. } = stored;
     Ok((router, Place { epoch, number, position, bytes: 0 }, (saved.writers, saved.agreed)))
-}
-
-impl Saved {
-    fn to_json(&self) -> serde_json::Result<String> {
-        serde_json::to_string(self)
-    }
 }
 
 impl Shared {
     /// Sends an event to the log. False if too many wait already: then it is forgotten, and its turn with it.
     pub(super) fn send(&mut self, event: Event) -> bool {
+        let tenant = event.tenant().to_owned();
         let record = Record { writer: self.me.clone(), number: self.sent + 1, event };
         let Ok(json) = serde_json::to_string(&record) else { return false };
-        let taken = self.queue.try_send(json).is_ok();
+        let taken = self.queue.try_send(Sent { tenant, json }).is_ok();
         if taken {
             self.sent += 1;
             self.health.unsent.fetch_add(1, Ordering::Relaxed);
@@ -286,11 +285,12 @@ struct Taken {
     own: bool,
 }
 
-/// Both ends of the log.
+/// The log in the hands of three threads: one follows it, one writes to it, one replaces it when it is long.
 pub(super) struct Threads {
     reader: Box<dyn SharedLog>,
     writer: Box<dyn SharedLog>,
-    records: Receiver<String>,
+    keeper: Box<dyn SharedLog>,
+    records: Receiver<Sent>,
     health: Arc<Health>,
 }
 

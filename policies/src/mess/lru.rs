@@ -55,6 +55,17 @@ impl<T> Lru<T> {
         self.entries.iter().map(|(key, (_, value))| (key.as_str(), value))
     }
 
+    /// Takes all out, each with its last use.
+    pub(super) fn take_all(&mut self) -> impl Iterator<Item = (String, (u64, T))> + use<T> {
+        self.order.clear();
+        std::mem::take(&mut self.entries).into_iter()
+    }
+
+    /// Puts back what [`Lru::take_all`] took; the order is rebuilt afterwards.
+    pub(super) fn put(&mut self, key: String, entry: (u64, T)) {
+        self.entries.insert(key, entry);
+    }
+
     pub(super) fn len(&self) -> usize {
         self.entries.len()
     }

@@ -1,7 +1,7 @@
 //! Turns that were routed and can still be rated: bounded in number and in age.
 
 use serde::{Deserialize, Serialize};
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use tether_protocol::limits::{MAX_PENDING_RATINGS, MAX_RATING_AGE_MS};
 
 /// One model asked for one turn.
@@ -76,6 +76,17 @@ impl PendingTurns {
             self.order.remove(place);
         }
         Some(pending)
+    }
+
+    /// Takes the turns out; their order stays.
+    pub(super) fn take_all(&mut self) -> HashMap<String, Pending> {
+        std::mem::take(&mut self.turns)
+    }
+
+    /// Puts them back; one that is missing leaves the order too.
+    pub(super) fn put_all(&mut self, turns: BTreeMap<String, Pending>) {
+        self.turns = turns.into_iter().collect();
+        self.order.retain(|turn| self.turns.contains_key(turn));
     }
 
     pub(super) fn len(&self) -> usize {

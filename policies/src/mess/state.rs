@@ -3,8 +3,11 @@
 //! A router is deterministic, so a log of its calls after a snapshot (`route`, `answered`, `rate` with their arguments)
 //! replays to the same decisions (JSON gives back a float to within its last bit).
 
+use super::pending::Pending;
 use super::router::Router;
+use super::tenant::Tenant;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// Raised whenever the meaning of a field changes.
 const VERSION: u32 = 1;
@@ -15,6 +18,14 @@ pub struct Snapshot {
     /// The name of the encoder whose features were learned on.
     encoder: String,
     router: Router,
+}
+
+/// One tenant's part of a snapshot: its level, its queue and its place on the ladder, and its turns that can be rated.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct TenantPart {
+    /// When it was used last, and how it stands; `None` where it was forgotten and turns of it are left.
+    tenant: Option<(u64, Tenant)>,
+    turns: BTreeMap<String, Pending>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -49,6 +60,30 @@ impl Router {
 }
 
 impl Snapshot {
+    /// Takes the tenants out, so that each may be kept in a place of its own. What stays is common to all.
+    pub fn take_tenants(&mut self) -> BTreeMap<String, TenantPart> {
+        let mut parts = BTreeMap::<String, TenantPart>::new();
+        for (name, tenant) in self.router.tenants.take_all() {
+            parts.entry(name).or_default().tenant = Some(tenant);
+        }
+        for (turn, pending) in self.router.pending.take_all() {
+            parts.entry(pending.tenant.clone()).or_default().turns.insert(turn, pending);
+        }
+        parts
+    }
+
+    /// Puts them back. Who is missing begins anew, and its turns can no longer be rated.
+    pub fn put_tenants(&mut self, parts: impl IntoIterator<Item = (String, TenantPart)>) {
+        let mut turns = BTreeMap::new();
+        for (name, part) in parts {
+            if let Some(tenant) = part.tenant {
+                self.router.tenants.put(name, tenant);
+            }
+            turns.extend(part.turns);
+        }
+        self.router.pending.put_all(turns);
+    }
+
     pub fn to_json(&self) -> String {
         serde_json::to_string(self).expect("a snapshot has only string keys and finite numbers")
     }

@@ -1,45 +1,90 @@
-//! The shared log in a folder, for gateways on one machine or on a file system whose locks hold between machines.
+//! The shared log in a folder, each tenant in files of its own, for gateways on one machine or on a file system whose
+//! locks hold between machines.
 //!
-//! `log-G.jsonl` holds records, each with its crc32; the newest G grows. `snapshot-N-EPOCH.json` says up to which file
-//! and byte it holds everything. Whoever writes holds the lock; readers take none.
+//!     order-G.log                which record comes next: tenant, byte, length. The newest G grows.
+//!     records-G/TENANT.jsonl     a tenant's records; the order says where each begins
+//!     snapshot-N-EPOCH.json      what is common to all tenants, up to a place in the order, and where their parts are
+//!     tenants/TENANT-HASH.json   a tenant's part of a snapshot
+//!     lock                       held by whoever writes; readers take none
+//!
+//! Every record, every line of the order and every part carries its crc32. One file is open at a time, and a reader
+//! looks at one, the order, however many tenants there are. A snapshot lets go of the records before it, so the files
+//! of tenants who say nothing any more go too.
 
-use super::super::journal::{checked, record};
-use super::log::{Batch, LogError, Position, SharedLog, Stored, unique_name};
+mod parts;
+
+use super::super::flush::Flusher;
+use super::super::journal::{checked, record, set_aside};
+use super::Saved;
+use super::log::{Batch, LogError, Position, Sent, SharedLog, Stored, unique_name};
+use parts::{Parts, file_name};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// How often a reader looks whether a file has grown.
+/// How often a reader looks whether the order has grown.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
-/// Read at once; a record is some kilobytes.
-const READ_BYTES: u64 = 4 << 20;
+/// Of the order, read at once: about a thousand records.
+const READ_BYTES: u64 = 64 << 10;
+/// A longer record was not written by this program: new settings that name 100,000 tenants take about 10 MB.
+const MAX_RECORD_BYTES: u64 = 64 << 20;
 
 pub(super) struct FolderLog {
     folder: PathBuf,
+    /// Started by the first append.
+    flusher: Option<Flusher>,
 }
 
-/// A file of the folder: a snapshot's number and epoch.
+/// A snapshot's number and epoch.
 struct Name {
     number: u64,
     epoch: String,
 }
 
+/// What a snapshot's own file holds.
 #[derive(Serialize, Deserialize)]
 struct Head {
     file: u64,
     byte: u64,
-    snapshot: String,
+    /// Without the tenants.
+    common: Saved,
+    /// Tenant -> the file of its part.
+    tenants: BTreeMap<String, String>,
+}
+
+/// A line of the order: a record's file, and its bytes there.
+struct Place {
+    file: String,
+    offset: u64,
+    length: u64,
+}
+
+impl Place {
+    fn line(&self) -> String {
+        record(&format!("{} {} {}", self.file, self.offset, self.length))
+    }
+
+    fn parse(line: &str) -> Option<Self> {
+        let mut words = checked(line)?.split(' ');
+        let (file, offset, length) = (words.next()?, words.next()?, words.next()?);
+        Some(Self { file: file.to_owned(), offset: offset.parse().ok()?, length: length.parse().ok()? })
+    }
 }
 
 impl FolderLog {
     pub(super) fn new(folder: &Path) -> Self {
-        Self { folder: folder.to_owned() }
+        Self { folder: folder.to_owned(), flusher: None }
+    }
+
+    fn place(&self) -> String {
+        format!("state.path {}", self.folder.display())
     }
 
     fn failed(&self) -> impl Fn(io::Error) -> LogError + use<> {
-        let place = format!("state.path {}", self.folder.display());
+        let place = self.place();
         move |problem| LogError::Io { place: place.clone(), problem }
     }
 
@@ -51,12 +96,20 @@ impl FolderLog {
         Ok(lock)
     }
 
-    fn log_path(&self, file: u64) -> PathBuf {
-        self.folder.join(format!("log-{file}.jsonl"))
+    fn order_path(&self, file: u64) -> PathBuf {
+        self.folder.join(format!("order-{file}.log"))
+    }
+
+    fn records_folder(&self, file: u64) -> PathBuf {
+        self.folder.join(format!("records-{file}"))
     }
 
     fn snapshot_path(&self, name: &Name) -> PathBuf {
         self.folder.join(format!("snapshot-{}-{}.json", name.number, name.epoch))
+    }
+
+    fn parts(&self) -> Parts {
+        Parts::of(&self.folder)
     }
 
     fn names(&self) -> io::Result<impl Iterator<Item = String>> {
@@ -65,11 +118,11 @@ impl FolderLog {
     }
 
     /// Oldest first.
-    fn logs(&self) -> io::Result<Vec<u64>> {
-        let number = |name: String| name.strip_prefix("log-")?.strip_suffix(".jsonl")?.parse().ok();
-        let mut logs: Vec<u64> = self.names()?.filter_map(number).collect();
-        logs.sort_unstable();
-        Ok(logs)
+    fn orders(&self) -> io::Result<Vec<u64>> {
+        let number = |name: String| name.strip_prefix("order-")?.strip_suffix(".log")?.parse().ok();
+        let mut orders: Vec<u64> = self.names()?.filter_map(number).collect();
+        orders.sort_unstable();
+        Ok(orders)
     }
 
     /// Oldest first. A new epoch goes on counting, so that the newest is the last.
@@ -83,10 +136,21 @@ impl FolderLog {
         Ok(snapshots)
     }
 
-    /// Whole or not at all. The caller holds the lock.
-    fn write_snapshot(&self, name: &Name, at: Position, snapshot: &str) -> io::Result<()> {
-        let head = Head { file: at.0, byte: at.1, snapshot: snapshot.to_owned() };
-        let json = serde_json::to_string(&head).map_err(io::Error::other)?;
+    /// Earlier versions kept one log for all tenants; what they wrote is not read, and not thrown away either.
+    fn refuse_old_form(&self) -> Result<(), LogError> {
+        let is_old = |name: String| name.starts_with("log-") && name.ends_with(".jsonl");
+        if !self.names().map_err(self.failed())?.any(is_old) {
+            return Ok(());
+        }
+        let problem = "it holds the state of an earlier version, which had one log for all tenants; stop the gateways \
+                       that still use it, then name a new folder (or empty this one): what was learned is learned again"
+            .to_owned();
+        Err(LogError::Unusable { place: self.place(), problem })
+    }
+
+    /// The snapshot's own file, whole or not at all. The caller holds the lock, and has written the parts.
+    fn write_snapshot(&self, name: &Name, head: &Head) -> io::Result<()> {
+        let json = serde_json::to_string(head).map_err(io::Error::other)?;
         let part = self.folder.join("snapshot.part");
         let mut file = File::create(&part)?;
         file.write_all(record(&json).as_bytes())?;
@@ -95,57 +159,103 @@ impl FolderLog {
         File::open(&self.folder)?.sync_all()
     }
 
-    fn read_snapshot(&self, name: &Name) -> Result<Stored, String> {
+    fn head(&self, at: Position, mut saved: Saved) -> io::Result<Head> {
+        let tenants = self.parts().write(saved.router.take_tenants())?;
+        Ok(Head { file: at.0, byte: at.1, common: saved, tenants })
+    }
+
+    fn read_head(&self, name: &Name) -> Result<Head, String> {
         let text = std::fs::read_to_string(self.snapshot_path(name)).map_err(|problem| problem.to_string())?;
         let json = text.strip_suffix('\n').and_then(checked).ok_or("its checksum does not fit")?;
-        let head: Head = serde_json::from_str(json).map_err(|problem| problem.to_string())?;
-        let position = Position(head.file, head.byte);
-        Ok(Stored { epoch: name.epoch.clone(), number: name.number, position, snapshot: head.snapshot })
+        serde_json::from_str(json).map_err(|problem| problem.to_string())
     }
 
-    /// The newest log, ready to be added to. The caller holds the lock.
-    fn open_newest(&self) -> io::Result<File> {
-        let newest = self.logs()?.last().copied().unwrap_or(1);
-        let path = self.log_path(newest);
-        let mut file = OpenOptions::new().create(true).read(true).append(true).open(&path)?;
+    /// A tenant whose part is damaged begins anew; the others do not notice.
+    fn read_snapshot(&self, name: &Name) -> Result<Stored, String> {
+        let Head { file, byte, common: mut saved, tenants } = self.read_head(name)?;
+        let parts = self.parts().read(tenants).map_err(|problem| problem.to_string())?;
+        saved.router.put_tenants(parts);
+        Ok(Stored { epoch: name.epoch.clone(), number: name.number, position: Position(file, byte), saved })
+    }
+
+    /// The newest order, ready to be added to. The caller holds the lock.
+    fn open_newest(&self) -> io::Result<(u64, File)> {
+        let newest = self.orders()?.last().copied().unwrap_or(1);
+        let mut file = OpenOptions::new().create(true).read(true).append(true).open(self.order_path(newest))?;
         drop_torn_end(&mut file)?;
-        Ok(file)
+        Ok((newest, file))
     }
 
-    /// Whole records behind a place in one file.
+    fn append_now(&mut self, records: &[Sent]) -> io::Result<()> {
+        let _lock = self.lock()?;
+        let (number, mut order) = self.open_newest()?;
+        let folder = self.records_folder(number);
+        std::fs::create_dir_all(&folder)?;
+        // File -> its end, and what is added to it.
+        let mut files: BTreeMap<String, (u64, String)> = BTreeMap::new();
+        let mut lines = String::new();
+        for Sent { tenant, json } in records {
+            let file = file_name(tenant);
+            if !files.contains_key(&file) {
+                // Half a record of a killed writer may be the last there; the order does not know of it.
+                let end = std::fs::metadata(folder.join(format!("{file}.jsonl"))).map_or(0, |about| about.len());
+                files.insert(file.clone(), (end, String::new()));
+            }
+            let (end, added) = files.entry(file.clone()).or_default();
+            let line = record(json);
+            lines += &Place { file, offset: *end + added.len() as u64, length: line.len() as u64 }.line();
+            *added += &line;
+        }
+        let mut written = vec![self.folder.clone(), folder.clone(), self.order_path(number)];
+        for (file, (_, added)) in files {
+            let path = folder.join(format!("{file}.jsonl"));
+            OpenOptions::new().create(true).append(true).open(&path)?.write_all(added.as_bytes())?;
+            written.push(path);
+        }
+        order.write_all(lines.as_bytes())?;
+        let flusher = match &self.flusher {
+            Some(flusher) => flusher,
+            None => self.flusher.insert(Flusher::start()?),
+        };
+        written.iter().for_each(|path| flusher.wrote(path));
+        Ok(())
+    }
+
+    /// Whole records behind a place in one order.
     fn records(&self, after: Position) -> io::Result<Vec<(Position, String)>> {
-        let mut file = match File::open(self.log_path(after.0)) {
+        let mut order = match File::open(self.order_path(after.0)) {
             Ok(file) => file,
             Err(problem) if problem.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             Err(problem) => return Err(problem),
         };
-        file.seek(SeekFrom::Start(after.1))?;
+        order.seek(SeekFrom::Start(after.1))?;
         let mut bytes = Vec::new();
-        file.take(READ_BYTES).read_to_end(&mut bytes)?;
+        order.take(READ_BYTES).read_to_end(&mut bytes)?;
+        let mut reader = Records { folder: self.records_folder(after.0), open: None };
         let mut end = after.1;
         let mut records = Vec::new();
         for line in bytes.split_inclusive(|&byte| byte == b'\n').filter(|line| line.ends_with(b"\n")) {
             end += line.len() as u64;
-            let text = std::str::from_utf8(&line[..line.len() - 1]).ok().and_then(checked);
+            let place = std::str::from_utf8(&line[..line.len() - 1]).ok().and_then(Place::parse);
             // A damaged record keeps its place, so that readers get past it.
-            records.push((Position(after.0, end), text.unwrap_or_default().to_owned()));
+            records.push((Position(after.0, end), place.and_then(|place| reader.read(&place)).unwrap_or_default()));
         }
         Ok(records)
     }
 
-    /// The records behind `after`, in the next file too, once this one has ended.
+    /// The records behind `after`, in the next order too, once this one has ended.
     fn records_anywhere(&self, after: Position) -> io::Result<Vec<(Position, String)>> {
-        let ended = self.log_path(after.0 + 1).exists();
-        // Looked at after that: nobody adds to a file once the next one is there.
+        let ended = self.order_path(after.0 + 1).exists();
+        // Looked at after that: nobody adds to an order once the next one is there.
         let records = self.records(after)?;
         if records.is_empty() && ended { self.records(Position(after.0 + 1, 0)) } else { Ok(records) }
     }
 
     fn stand(&self) -> io::Result<Batch> {
-        let logs = self.logs()?;
+        let orders = self.orders()?;
         let newest = self.snapshots()?.pop();
-        let (oldest, last) = (logs.first().copied().unwrap_or(0), logs.last().copied().unwrap_or(0));
-        let bytes = std::fs::metadata(self.log_path(last)).map_or(0, |about| about.len());
+        let (oldest, last) = (orders.first().copied().unwrap_or(0), orders.last().copied().unwrap_or(0));
+        let bytes = std::fs::metadata(self.order_path(last)).map_or(0, |about| about.len());
         Ok(Batch {
             number: newest.as_ref().map_or(0, |name| name.number),
             epoch: newest.map(|name| name.epoch),
@@ -155,19 +265,52 @@ impl FolderLog {
         })
     }
 
+    /// Lets go of what neither the newest snapshot needs nor the one before it, which stays in case the newest is
+    /// damaged. The caller holds the lock.
     fn clean(&self) -> io::Result<()> {
         let mut snapshots = self.snapshots()?;
-        snapshots.pop();
-        // The snapshot before the newest stays, in case the newest is damaged.
+        let newest = snapshots.pop().map(|name| self.read_head(&name));
         let Some(before) = snapshots.pop() else { return Ok(()) };
         snapshots.iter().try_for_each(|name| std::fs::remove_file(self.snapshot_path(name)))?;
-        let Ok(stored) = self.read_snapshot(&before) else { return Ok(()) };
-        let old = self.logs()?.into_iter().filter(|&file| file < stored.position.0);
-        old.into_iter().try_for_each(|file| std::fs::remove_file(self.log_path(file)))
+        let (Some(Ok(newest)), Ok(before)) = (newest, self.read_head(&before)) else { return Ok(()) };
+        for file in self.orders()?.into_iter().filter(|&file| file < before.file) {
+            std::fs::remove_file(self.order_path(file))?;
+            match std::fs::remove_dir_all(self.records_folder(file)) {
+                Err(problem) if problem.kind() != io::ErrorKind::NotFound => return Err(problem),
+                _ => {}
+            }
+        }
+        self.parts().keep(newest.tenants.values().chain(before.tenants.values()))
     }
 }
 
-/// A writer that was killed leaves half a record, which never counted.
+/// Records of one order, read one after the other; the file of the last one is open.
+struct Records {
+    folder: PathBuf,
+    open: Option<(String, File)>,
+}
+
+impl Records {
+    /// `None` for one that is not there whole.
+    fn read(&mut self, place: &Place) -> Option<String> {
+        // The name is a file's in this folder, whatever the order says.
+        if place.length > MAX_RECORD_BYTES || !parts::is_file_name(&place.file) {
+            return None;
+        }
+        if self.open.as_ref().is_none_or(|(name, _)| *name != place.file) {
+            let file = File::open(self.folder.join(format!("{}.jsonl", place.file))).ok()?;
+            self.open = Some((place.file.clone(), file));
+        }
+        let (_, file) = self.open.as_mut()?;
+        file.seek(SeekFrom::Start(place.offset)).ok()?;
+        let mut bytes = Vec::new();
+        file.take(place.length).read_to_end(&mut bytes).ok()?;
+        let line = std::str::from_utf8(&bytes).ok()?.strip_suffix('\n')?;
+        checked(line).map(str::to_owned)
+    }
+}
+
+/// A writer that was killed leaves half a line, which never counted.
 fn drop_torn_end(file: &mut File) -> io::Result<()> {
     let length = file.seek(SeekFrom::End(0))?;
     let mut last = [b'\n'];
@@ -193,41 +336,43 @@ impl SharedLog for FolderLog {
     fn load(&mut self) -> Result<Option<Stored>, LogError> {
         let failed = self.failed();
         std::fs::create_dir_all(&self.folder).map_err(&failed)?;
-        for name in self.snapshots().map_err(&failed)?.into_iter().rev() {
+        self.refuse_old_form()?;
+        let snapshots = self.snapshots().map_err(&failed)?;
+        let newest = snapshots.last().map(|name| name.number);
+        for name in snapshots.into_iter().rev() {
             match self.read_snapshot(&name) {
-                Ok(stored) => return Ok(Some(stored)),
-                Err(problem) => {
-                    super::super::journal::set_aside(&self.snapshot_path(&name), &problem).map_err(&failed)?;
+                // There is a newer one: parts of this one may have been cleaned away while they were read.
+                Ok(_) if self.snapshots().map_err(&failed)?.last().map(|name| name.number) != newest => {
+                    return self.load();
                 }
+                Ok(stored) => return Ok(Some(stored)),
+                Err(problem) => set_aside(&self.snapshot_path(&name), &problem).map_err(&failed)?,
             }
         }
         Ok(None)
     }
 
-    fn found(&mut self, instead_of: Option<&str>, snapshot: &str) -> Result<(), LogError> {
+    fn found(&mut self, instead_of: Option<&str>, saved: Saved) -> Result<(), LogError> {
         let found = || {
             let _lock = self.lock()?;
             let newest = self.snapshots()?.pop();
             if newest.as_ref().map(|name| name.epoch.as_str()) != instead_of {
                 return Ok(());
             }
-            let logs = self.logs()?;
-            if logs.is_empty() {
-                File::create(self.log_path(1))?;
+            let orders = self.orders()?;
+            if orders.is_empty() {
+                File::create(self.order_path(1))?;
             }
             let name = Name { number: newest.map_or(0, |name| name.number + 1), epoch: unique_name() };
-            self.write_snapshot(&name, Position(logs.first().copied().unwrap_or(1), 0), snapshot)
+            let head = self.head(Position(orders.first().copied().unwrap_or(1), 0), saved)?;
+            self.write_snapshot(&name, &head)
         };
         found().map_err(self.failed())
     }
 
-    fn append(&mut self, records: &[String]) -> Result<(), LogError> {
-        let append = || {
-            let _lock = self.lock()?;
-            let lines: String = records.iter().map(|json| record(json)).collect();
-            self.open_newest()?.write_all(lines.as_bytes())
-        };
-        append().map_err(self.failed())
+    fn append(&mut self, records: &[Sent]) -> Result<(), LogError> {
+        let failed = self.failed();
+        self.append_now(records).map_err(failed)
     }
 
     fn read(&mut self, after: Position, wait: Duration) -> Result<Batch, LogError> {
@@ -243,18 +388,20 @@ impl SharedLog for FolderLog {
         read().map_err(self.failed())
     }
 
-    fn replace(&mut self, epoch: &str, number: u64, at: Position, snapshot: &str) -> Result<(), LogError> {
+    fn replace(&mut self, epoch: &str, number: u64, at: Position, saved: Saved) -> Result<(), LogError> {
         let replace = || {
+            // Without the lock, because it takes long. Should another gateway replace the log meanwhile and clean these
+            // parts away, its number is the newer one, and this snapshot is not written.
+            let head = self.head(at, saved)?;
             let _lock = self.lock()?;
             let Some(newest) = self.snapshots()?.pop() else { return Ok(()) };
             if newest.epoch != epoch || newest.number != number {
                 return Ok(());
             }
-            self.write_snapshot(&Name { number: number + 1, epoch: epoch.to_owned() }, at, snapshot)?;
-            // What is written from now on goes to a new file, so that the old one can leave whole.
-            let next = self.logs()?.last().map_or(1, |last| last + 1);
-            self.open_newest()?;
-            File::create(self.log_path(next))?;
+            self.write_snapshot(&Name { number: number + 1, epoch: epoch.to_owned() }, &head)?;
+            // What is written from now on goes to a new order, so that the old one can leave whole.
+            let (last, _) = self.open_newest()?;
+            File::create(self.order_path(last + 1))?;
             self.clean()
         };
         replace().map_err(self.failed())

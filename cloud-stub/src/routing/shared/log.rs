@@ -1,18 +1,27 @@
 //! A log that several gateways append to and all follow, with a snapshot of the state at some place in it.
 
+use super::Saved;
 use std::time::Duration;
 
 /// A place in the log; a later one is greater. (milliseconds, counter) in Redis, (file, byte) in a folder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub(super) struct Position(pub(super) u64, pub(super) u64);
 
-/// The newest snapshot and the place in the log up to which it holds everything.
+/// A record on its way to the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Sent {
+    /// Whose it is; empty where it is everybody's.
+    pub(super) tenant: String,
+    pub(super) json: String,
+}
+
+/// The newest snapshot and the place in the log up to which it holds everything.
+#[derive(Debug, Clone, PartialEq)]
 pub(super) struct Stored {
     pub(super) epoch: String,
     pub(super) number: u64,
     pub(super) position: Position,
-    pub(super) snapshot: String,
+    pub(super) saved: Saved,
 }
 
 /// What was read of the log, and how the log stands.
@@ -36,8 +45,9 @@ pub(super) enum LogError {
     Io { place: String, problem: std::io::Error },
     #[error("{place}: {problem}")]
     Redis { place: String, problem: redis::RedisError },
+    /// What is there was not written by this version, or not whole; trying again would not help.
     #[error("{place}: {problem}")]
-    Damaged { place: String, problem: String },
+    Unusable { place: String, problem: String },
 }
 
 /// Every call blocks; an error leaves the log usable, and the call may be made again.
@@ -49,18 +59,18 @@ pub(super) trait SharedLog: Send {
     fn load(&mut self) -> Result<Option<Stored>, LogError>;
 
     /// Begins a new epoch with this snapshot, unless the place holds another epoch than `instead_of` by now.
-    fn found(&mut self, instead_of: Option<&str>, snapshot: &str) -> Result<(), LogError>;
+    fn found(&mut self, instead_of: Option<&str>, saved: Saved) -> Result<(), LogError>;
 
     /// Adds records at the end, in order. After an error all, none or the first of them may be there; writing them
     /// again is harmless, because each carries its writer's number.
-    fn append(&mut self, records: &[String]) -> Result<(), LogError>;
+    fn append(&mut self, records: &[Sent]) -> Result<(), LogError>;
 
     /// What stands behind `after`; waits at most `wait` for the first record.
     fn read(&mut self, after: Position, wait: Duration) -> Result<Batch, LogError>;
 
     /// Puts snapshot `number + 1` of the epoch in place, unless it is there already, and lets go of what the snapshot
     /// before it did not need.
-    fn replace(&mut self, epoch: &str, number: u64, at: Position, snapshot: &str) -> Result<(), LogError>;
+    fn replace(&mut self, epoch: &str, number: u64, at: Position, saved: Saved) -> Result<(), LogError>;
 }
 
 /// A name that no other epoch or writer has.

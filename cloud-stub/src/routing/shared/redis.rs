@@ -1,6 +1,7 @@
 //! The shared log in a Redis-compatible server: a stream, and beside it a hash with the snapshot.
 
-use super::log::{Batch, LogError, Position, SharedLog, Stored, unique_name};
+use super::Saved;
+use super::log::{Batch, LogError, Position, Sent, SharedLog, Stored, unique_name};
 use crate::config::RedisSettings;
 use redis::{Client, Connection, ConnectionInfo, IntoConnectionInfo, RedisError, RedisResult};
 use std::time::Duration;
@@ -64,12 +65,16 @@ impl RedisLog {
         }
     }
 
-    fn damaged(&self, problem: String) -> LogError {
-        LogError::Damaged { place: self.place.clone(), problem }
+    fn unusable(&self, problem: String) -> LogError {
+        LogError::Unusable { place: self.place.clone(), problem }
+    }
+
+    fn json(&self, saved: &Saved) -> Result<String, LogError> {
+        serde_json::to_string(saved).map_err(|problem| self.unusable(problem.to_string()))
     }
 
     fn position(&self, id: &str) -> Result<Position, LogError> {
-        parse_id(id).ok_or_else(|| self.damaged(format!("{id:?} is no id of a stream")))
+        parse_id(id).ok_or_else(|| self.unusable(format!("{id:?} is no id of a stream")))
     }
 }
 
@@ -112,23 +117,25 @@ impl SharedLog for RedisLog {
         let found: (Option<String>, Option<String>, Option<String>, Option<String>) =
             self.with(|connection| ask.query(connection))?;
         let (Some(epoch), Some(number), Some(position), Some(snapshot)) = found else { return Ok(None) };
-        let number = number.parse().map_err(|_| self.damaged(format!("{number:?} is no number of a snapshot")))?;
-        Ok(Some(Stored { epoch, number, position: self.position(&position)?, snapshot }))
+        let number = number.parse().map_err(|_| self.unusable(format!("{number:?} is no number of a snapshot")))?;
+        let saved = serde_json::from_str(&snapshot).map_err(|problem| self.unusable(problem.to_string()))?;
+        Ok(Some(Stored { epoch, number, position: self.position(&position)?, saved }))
     }
 
-    fn found(&mut self, instead_of: Option<&str>, snapshot: &str) -> Result<(), LogError> {
+    fn found(&mut self, instead_of: Option<&str>, saved: Saved) -> Result<(), LogError> {
+        let snapshot = self.json(&saved)?;
         let mut ask = redis::cmd("EVAL");
         ask.arg(FOUND).arg(1).arg(&self.state).arg(instead_of.unwrap_or("")).arg(unique_name()).arg(snapshot);
         self.with(|connection| ask.query::<i64>(connection)).map(drop)
     }
 
-    fn append(&mut self, records: &[String]) -> Result<(), LogError> {
+    fn append(&mut self, records: &[Sent]) -> Result<(), LogError> {
         let mut pipe = redis::pipe();
         // All or none: were only the first refused (a server that is still loading), the later ones would make it look
         // like one that was written before.
         pipe.atomic();
         for record in records {
-            pipe.cmd("XADD").arg(&self.log).arg("*").arg("e").arg(record).ignore();
+            pipe.cmd("XADD").arg(&self.log).arg("*").arg("e").arg(&record.json).ignore();
         }
         self.with(|connection| pipe.query::<()>(connection))
     }
@@ -156,7 +163,8 @@ impl SharedLog for RedisLog {
         Ok(batch)
     }
 
-    fn replace(&mut self, epoch: &str, number: u64, at: Position, snapshot: &str) -> Result<(), LogError> {
+    fn replace(&mut self, epoch: &str, number: u64, at: Position, saved: Saved) -> Result<(), LogError> {
+        let snapshot = self.json(&saved)?;
         let mut ask = redis::cmd("EVAL");
         ask.arg(REPLACE).arg(2).arg(&self.state).arg(&self.log);
         ask.arg(epoch).arg(number).arg(number + 1).arg(id(at)).arg(snapshot);

@@ -123,12 +123,14 @@ fn a_long_log_gives_way_to_a_snapshot_and_nothing_is_lost_or_counted_twice() {
         answer(here, &zoo, "robot", n);
         assert_eq!(rate(there, "robot", n, 1.0), Some(FeedbackReply::Recorded), "{n}");
     }
-    let snapshots = |suffix: &str| {
+    let snapshots = || {
         let names = std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name());
-        names.filter(|name| name.to_str().unwrap().starts_with(suffix)).count()
+        names.filter(|name| name.to_str().is_some_and(|name| name.starts_with("snapshot-"))).count()
     };
-    assert!(!folder.path().join("log-1.jsonl").exists(), "the first log has gone");
-    assert_eq!(snapshots("snapshot-"), 2);
+    soon("the first order and its records have gone", || {
+        !folder.path().join("order-1.log").exists() && !folder.path().join("records-1").exists()
+    });
+    soon("two snapshots are kept", || snapshots() == 2);
     soon("all at both", || rated(&one) == 60 && rated(&two_) == 60);
     assert_eq!(rated(&open(folder.path())), 60);
 }
@@ -143,7 +145,8 @@ fn a_place_that_was_emptied_gets_back_what_a_gateway_knows() {
         rate(&one, "robot", n, 1.0);
     }
     for entry in std::fs::read_dir(folder.path()).unwrap() {
-        std::fs::remove_file(entry.unwrap().path()).unwrap();
+        let path = entry.unwrap().path();
+        if path.is_dir() { std::fs::remove_dir_all(path) } else { std::fs::remove_file(path) }.unwrap();
     }
     soon("a snapshot again", || {
         std::fs::read_dir(folder.path())
@@ -154,6 +157,22 @@ fn a_place_that_was_emptied_gets_back_what_a_gateway_knows() {
     soon("the rating counts", || rate(&one, "robot", 10, 1.0) == Some(FeedbackReply::Recorded));
     assert_eq!(rated(&one), 11);
     assert_eq!(rated(&open(folder.path())), 11);
+}
+
+#[test]
+fn many_tenants_at_two_gateways_are_all_known_at_a_third() {
+    let folder = tempfile::tempdir().unwrap();
+    let (one, two_) = (open(folder.path()), open(folder.path()));
+    let zoo = facts(&two());
+    let names: Vec<String> = (0..40).map(|n| format!("robot-{n}")).collect();
+    for (n, name) in names.iter().enumerate() {
+        let (here, there) = if n % 2 == 0 { (&one, &two_) } else { (&two_, &one) };
+        answer(here, &zoo, name, n);
+        assert_eq!(rate(there, name, n, 1.0), Some(FeedbackReply::Recorded), "{name}");
+    }
+    soon("all at both", || rated(&one) == 40 && rated(&two_) == 40);
+    assert_eq!(learned(&one), learned(&two_));
+    assert_eq!(learned(&open(folder.path())), learned(&one));
 }
 
 #[test]
