@@ -6,7 +6,7 @@ pub mod quic;
 use bytes::Bytes;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tether_protocol::Reading;
 use tether_protocol::context::Link;
 use tether_protocol::wire::{Feedback, FeedbackReply, TurnEvent, TurnRequest, WireError};
@@ -27,6 +27,8 @@ pub struct ByteCount {
     downlink: AtomicU64,
     share_up: AtomicU64,
     share_down: AtomicU64,
+    /// From the first byte of the upload until all of it was acknowledged, microseconds; 0: not yet.
+    upload_us: AtomicU64,
 }
 
 impl ByteCount {
@@ -44,6 +46,19 @@ impl ByteCount {
 
     pub fn downlink_bytes(&self) -> u64 {
         self.downlink.load(Ordering::Relaxed)
+    }
+
+    pub fn set_upload(&self, took: Duration) {
+        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX).max(1);
+        self.upload_us.store(micros, Ordering::Relaxed);
+    }
+
+    /// How long the upload took until all of it was acknowledged, where that is over and was seen.
+    pub fn upload_ms(&self) -> Option<f64> {
+        match self.upload_us.load(Ordering::Relaxed) {
+            0 => None,
+            micros => Some(micros as f64 / 1e3),
+        }
     }
 
     /// Adds to the turn's share of the connection's datagrams, up and down.
@@ -111,6 +126,17 @@ impl Cloud {
         }
     }
 
+    /// Sends a few kilobytes to know the link's rate, where the transport can tell it.
+    ///
+    /// # Errors
+    /// What a turn would fail with.
+    pub async fn measure(&self) -> Result<(), CloudError> {
+        match self {
+            Cloud::Quic(cloud) => cloud.measure().await,
+            Cloud::OpenAi(_) => Ok(()),
+        }
+    }
+
     /// Takes a rating of a turn that was answered there. An OpenAI-compatible server has no place for ratings.
     ///
     /// # Errors
@@ -127,6 +153,21 @@ impl Cloud {
         match self {
             Cloud::Quic(cloud) => cloud.link(),
             Cloud::OpenAi(cloud) => cloud.link(),
+        }
+    }
+
+    /// Whether a few kilobytes may be sent after a silence, only to know the link's rate.
+    pub fn allow_probes(&self, allowed: bool) {
+        if let Cloud::Quic(cloud) = self {
+            cloud.allow_probes(allowed);
+        }
+    }
+
+    /// Bytes that such probes have sent so far.
+    pub fn probe_bytes(&self) -> u64 {
+        match self {
+            Cloud::Quic(cloud) => cloud.probe_bytes(),
+            Cloud::OpenAi(_) => 0,
         }
     }
 

@@ -10,6 +10,7 @@
 mod budgets;
 mod file;
 mod keys;
+mod link;
 mod load;
 mod power;
 mod settings;
@@ -20,6 +21,7 @@ pub use file::{
     PolicyName, SessionsFile, SocketFile,
 };
 pub use keys::{defaults, env_name, known_keys};
+pub use link::{LinkFile, LinkSettings, Metered};
 pub use load::{ConfigError, Loaded, Origin, find_file, load, load_from};
 pub use power::{PowerFile, PowerSettings, SourceName};
 pub use settings::{

@@ -20,6 +20,7 @@ use budgets::{Budgets, keep_synced};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use tether_policies::budget::Resource;
 use tether_protocol::SessionId;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -144,6 +145,7 @@ impl Daemon {
             started_unix_ms: unix_ms(),
         });
         tokio::spawn(keep_synced(Arc::downgrade(&daemon), daemon.budgets.0.clone()));
+        daemon.allow_probes();
         Ok(daemon)
     }
 
@@ -163,7 +165,19 @@ impl Daemon {
             model.set_max_age(Duration::from_millis(new.settings.sessions.ttl_ms.unsigned_abs()));
         }
         *self.live.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(new);
+        self.allow_probes();
         Ok(reloaded)
+    }
+
+    /// A link may be measured without a turn only where no budget counts its bytes: nobody's bytes are in no budget.
+    pub(crate) fn allow_probes(&self) {
+        let live = self.live();
+        let counted = self.budgets().with_accounts(|accounts| {
+            accounts.limits(Resource::UplinkBytes) || accounts.limits(Resource::DownlinkBytes)
+        });
+        if let Ok(cloud) = live.cloud() {
+            cloud.allow_probes(live.settings.link.probe && !counted);
+        }
     }
 
     /// The settings of this moment; a turn keeps the ones that it began with.

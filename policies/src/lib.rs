@@ -2,6 +2,7 @@
 
 pub mod budget;
 pub mod decision;
+pub mod encoding;
 pub mod fixed;
 mod hashing;
 pub mod link;
@@ -11,6 +12,7 @@ pub mod rule;
 pub mod text;
 pub mod tmo;
 pub mod trace;
+pub mod wire;
 
 pub use decision::{Candidate, Decision, NoAction, Permitted, Policy, Refusal};
 pub use observation::{Observation, PastTurn};

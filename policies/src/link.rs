@@ -4,7 +4,7 @@
 //! after a silence the next sample counts more. Its spread gives an interval, and the interval's width is corrected by
 //! its own misses (adaptive conformal inference, Gibbs and Candes, arXiv 2106.00170): outages are not log-normal.
 
-use tether_protocol::context::LinkState;
+use tether_protocol::context::{Link, LinkState};
 
 /// The mean forgets with this time constant. Tried 3, 8, 20 and 60 s on twelve recorded WiFi links: 3 errs least.
 const MEMORY_S: f64 = 3.0;
@@ -27,6 +27,8 @@ const NORMAL_95: f64 = 1.645;
 const WIDTHS: (f64, f64) = (0.2, 8.0);
 /// Below this a transfer is decided by round trips, not by the rate.
 pub const LEAST_SAMPLE_BYTES: u64 = 4 * 1024;
+/// A transfer that takes less than this share of a round trip beyond it is decided by the round trip.
+const ROUND_TRIP_BOUND: f64 = 0.25;
 
 /// Degraded below this uplink or above this round trip; good again beyond the other pair.
 const DEGRADED_BITS_PER_S: f64 = 250e3;
@@ -56,6 +58,30 @@ pub struct Sample {
     pub seconds: f64,
     /// The sender had nothing more to send for part of the time: the link can do at least so much.
     pub app_limited: bool,
+}
+
+impl Sample {
+    /// A transfer that was acknowledged `elapsed_s` after it began, over a path whose empty round trip is `rtt_s`. The last
+    /// acknowledgement takes a round trip, which is no part of the rate; of a transfer that took hardly longer than that,
+    /// no more is known than that the link can do it in a fraction of the round trip.
+    pub fn acknowledged(at_s: f64, bytes: u64, elapsed_s: f64, rtt_s: f64) -> Self {
+        let (beyond_s, least_s) = (elapsed_s - rtt_s, rtt_s * ROUND_TRIP_BOUND);
+        let app_limited = beyond_s < least_s;
+        Self { at_s, bytes, seconds: if app_limited { least_s } else { beyond_s }, app_limited }
+    }
+}
+
+/// How long a send takes until it is acknowledged, by what the link's reading says: a round trip, and the bytes at the rate.
+/// `None` until a transfer has been seen.
+pub fn send_time(link: &Link, bytes: u64) -> Option<SendTime> {
+    let rtt_s = link.min_rtt_ms.or(link.rtt_ms)? / 1e3;
+    let seconds = |bits_per_s: Option<f64>| bits_per_s.filter(|rate| *rate > 0.0).map(|rate| bytes as f64 * 8.0 / rate);
+    let median_s = seconds(link.uplink_bits_per_s)?;
+    Some(SendTime {
+        median_s: rtt_s + median_s,
+        low_s: rtt_s + seconds(link.uplink_high_bits_per_s).unwrap_or(median_s),
+        high_s: rtt_s + seconds(link.uplink_low_bits_per_s).unwrap_or(median_s),
+    })
 }
 
 /// One direction of a link.
@@ -187,6 +213,13 @@ impl LinkEstimator {
         self.log_rate.map(|_| (now_s - self.newest_s).max(0.0))
     }
 
+    /// The rate between whose ends nine of ten sends from `now_s` on will be, low and high.
+    pub fn interval_bits_per_s(&self, now_s: f64) -> Option<(f64, f64)> {
+        let time = self.send_time(now_s, 1 << 30)?;
+        let bits = (1u64 << 30) as f64 * 8.0;
+        Some((bits / time.high_s, bits / time.low_s))
+    }
+
     /// How long `bytes` would take from `now_s` on; `None` until a transfer has been seen.
     pub fn send_time(&self, now_s: f64, bytes: u64) -> Option<SendTime> {
         let rate = self.bits_per_s()?;
@@ -235,6 +268,27 @@ mod tests {
         assert!(link.bits_per_s().unwrap() > 8e6);
         link.sent(Sample { bytes: LEAST_SAMPLE_BYTES - 1, ..sample(3.0, 1.0) });
         assert!(link.bits_per_s().unwrap() > 8e6, "a few bytes tell nothing");
+    }
+
+    #[test]
+    fn a_round_trip_is_no_part_of_the_rate() {
+        let mut link = LinkEstimator::default();
+        // 100 KB at 8 Mbit/s take 0.1 s, and their acknowledgement a round trip of 0.3 s.
+        (0..50).for_each(|t| link.sent(Sample::acknowledged(f64::from(t), 100_000, 0.4, 0.3)));
+        let (low, high) = link.interval_bits_per_s(50.0).unwrap();
+        let reading = Link {
+            min_rtt_ms: Some(300.0),
+            uplink_bits_per_s: link.bits_per_s(),
+            uplink_low_bits_per_s: Some(low),
+            uplink_high_bits_per_s: Some(high),
+            ..Link::in_state(LinkState::Up)
+        };
+        let time = send_time(&reading, 200_000).unwrap();
+        assert!((time.median_s - 0.5).abs() < 1e-6 && time.low_s < 0.5 && time.high_s > 0.5, "{time:?}");
+        assert!(time.low_s > 0.3, "no send is quicker than the round trip: {time:?}");
+        assert_eq!(send_time(&Link::in_state(LinkState::Up), 1_000), None);
+        let quick = Sample::acknowledged(60.0, 10_000, 0.301, 0.3);
+        assert!(quick.app_limited && (quick.seconds - 0.075).abs() < 1e-9, "{quick:?}");
     }
 
     #[test]

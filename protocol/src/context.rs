@@ -59,11 +59,39 @@ pub enum LinkState {
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Link {
     pub state: LinkState,
+    /// Smoothed, with what queues on the way.
     pub rtt_ms: Option<f64>,
+    /// The least that was seen: an empty path's.
+    #[serde(default)]
+    pub min_rtt_ms: Option<f64>,
+    /// What sends got so far: as likely more as less.
     pub uplink_bits_per_s: Option<f64>,
+    /// Nine sends of ten get more than the first and less than the second.
+    #[serde(default)]
+    pub uplink_low_bits_per_s: Option<f64>,
+    #[serde(default)]
+    pub uplink_high_bits_per_s: Option<f64>,
     pub downlink_bits_per_s: Option<f64>,
     pub loss_ratio: Option<f64>,
+    /// Whether bytes cost money here, where somebody says so.
     pub metered: Option<bool>,
+}
+
+impl Link {
+    /// A link of which nothing else is known.
+    pub const fn in_state(state: LinkState) -> Self {
+        Self {
+            state,
+            rtt_ms: None,
+            min_rtt_ms: None,
+            uplink_bits_per_s: None,
+            uplink_low_bits_per_s: None,
+            uplink_high_bits_per_s: None,
+            downlink_bits_per_s: None,
+            loss_ratio: None,
+            metered: None,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]

@@ -62,6 +62,7 @@ fn examples() -> Vec<(&'static str, StreamKind, Frame)> {
         ("welcome", ControlToClient, Frame::Welcome(welcome)),
         ("ping", ControlToServer, Frame::Ping(1)),
         ("pong", ControlToClient, Frame::Pong(1)),
+        ("padding", ControlToServer, Frame::Padding(3)),
         ("feedback", ControlToServer, Frame::Feedback(Feedback { turn_id: t1(), rating: 0.75 })),
         ("feedback-reply", ControlToClient, Frame::FeedbackReply(t1(), FeedbackReply::Recorded)),
         ("turn", TurnToServer, Frame::Turn(Box::new(turn()))),

@@ -109,6 +109,7 @@ fn any_frame() -> impl Strategy<Value = (StreamKind, Frame)> {
         }),
         any::<u32>().prop_map(|count| (ControlToServer, Frame::Ping(count))),
         any::<u32>().prop_map(|count| (ControlToClient, Frame::Pong(count))),
+        (0..=MAX_CONTROL_BYTES as u16).prop_map(|bytes| (ControlToServer, Frame::Padding(bytes))),
         (any_turn_id(), 0.0f32..=1.0)
             .prop_map(|(turn_id, rating)| (ControlToServer, Frame::Feedback(Feedback { turn_id, rating }))),
         (any_turn_id(), reply).prop_map(|(turn_id, reply)| (ControlToClient, Frame::FeedbackReply(turn_id, reply))),
@@ -153,8 +154,8 @@ proptest! {
 
     #[test]
     fn a_truncated_or_prolonged_payload_is_an_error((kind, frame) in any_frame(), cut in any::<prop::sample::Index>()) {
-        // A TEXT frame is nothing but text; any of its prefixes at a character is legal.
-        prop_assume!(!matches!(frame, Frame::Event(TurnEvent::Text(_))));
+        // A TEXT frame is nothing but text; any of its prefixes at a character is legal. PADDING means nothing at any length.
+        prop_assume!(!matches!(frame, Frame::Event(TurnEvent::Text(_)) | Frame::Padding(_)));
         let encoded = frame.encode().unwrap();
         let payload = payload_of(&encoded);
         let short = with_payload(encoded[0], &payload[..cut.index(payload.len())]);

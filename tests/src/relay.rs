@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::task::AbortOnDropHandle;
 
-/// What the network does to each datagram, in both directions.
+/// What the network does to each datagram.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Faults {
     /// Nothing passes.
@@ -20,8 +20,10 @@ pub struct Faults {
     pub loss_ratio: f64,
     /// One way.
     pub delay: Duration,
-    /// Of each direction; datagrams that would wait longer than [`MAX_QUEUE`] are lost.
-    pub bytes_per_s: Option<u64>,
+    /// Towards the server and back; `None`: no limit. Datagrams that would wait longer than [`MAX_QUEUE`] are lost, which
+    /// at a rate of 0 are all.
+    pub up_bytes_per_s: Option<u64>,
+    pub down_bytes_per_s: Option<u64>,
 }
 
 /// The longest a datagram waits for a slow network: what a home router's buffer holds.
@@ -60,6 +62,7 @@ impl Relay {
 /// One direction of the network: decides when a datagram arrives, if it does.
 struct Path {
     faults: Arc<Mutex<Faults>>,
+    rate: fn(&Faults) -> Option<u64>,
     random: ChaCha8Rng,
     /// When the last byte of what is queued will have left.
     free_at: Instant,
@@ -73,8 +76,11 @@ impl Path {
         if faults.black_hole || lost || free_at - now > MAX_QUEUE {
             return None;
         }
-        let transmission =
-            faults.bytes_per_s.map_or(Duration::ZERO, |rate| Duration::from_secs(1) * bytes as u32 / rate as u32);
+        let transmission = match (self.rate)(&faults) {
+            None => Duration::ZERO,
+            Some(0) => return None,
+            Some(rate) => Duration::from_secs_f64(bytes as f64 / rate as f64),
+        };
         self.free_at = free_at + transmission;
         Some(self.free_at + faults.delay)
     }
@@ -82,11 +88,12 @@ impl Path {
 
 async fn run(near: Arc<UdpSocket>, far: Arc<UdpSocket>, faults: Arc<Mutex<Faults>>, seed: u64) {
     let client = Arc::new(Mutex::new(None));
-    let path = |seed| Path { faults: faults.clone(), random: ChaCha8Rng::seed_from_u64(seed), free_at: Instant::now() };
-    tokio::join!(
-        upstream(near.clone(), far.clone(), path(seed), client.clone()),
-        downstream(near, far, path(seed.wrapping_add(1)), client),
-    );
+    let path = |seed, rate| {
+        let random = ChaCha8Rng::seed_from_u64(seed);
+        Path { faults: faults.clone(), rate, random, free_at: Instant::now() }
+    };
+    let (up, down) = (path(seed, |faults| faults.up_bytes_per_s), path(seed.wrapping_add(1), |f| f.down_bytes_per_s));
+    tokio::join!(upstream(near.clone(), far.clone(), up, client.clone()), downstream(near, far, down, client),);
 }
 
 type Client = Arc<Mutex<Option<SocketAddr>>>;
@@ -143,4 +150,27 @@ async fn arrived(queued: &mut mpsc::Receiver<Queued>) -> Option<Vec<u8>> {
     let (arrival, datagram) = queued.recv().await?;
     sleep_until(arrival).await;
     Some(datagram)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_direction_has_its_rate_and_a_rate_of_nothing_passes_nothing() {
+        let faults = Faults { up_bytes_per_s: Some(1_000), down_bytes_per_s: Some(0), ..Faults::default() };
+        let now = Instant::now();
+        let path = |rate| Path {
+            faults: Arc::new(Mutex::new(faults)),
+            rate,
+            random: ChaCha8Rng::seed_from_u64(1),
+            free_at: now,
+        };
+        let mut up = path(|faults: &Faults| faults.up_bytes_per_s);
+        assert_eq!(up.arrival(now, 250), Some(now + Duration::from_millis(250)));
+        assert_eq!(up.arrival(now, 250), Some(now + Duration::from_millis(500)), "after the one before it");
+        assert_eq!(up.arrival(now, 250), Some(now + Duration::from_millis(750)));
+        assert_eq!(up.arrival(now, 250), None, "the queue is full");
+        assert_eq!(path(|faults: &Faults| faults.down_bytes_per_s).arrival(now, 250), None);
+    }
 }

@@ -148,15 +148,11 @@ impl OpenAiCloud {
         if state == LinkState::Down && age > DOWN_FOR {
             return Reading::unknown("the server could not be reached a while ago, and was not tried since");
         }
-        let link = Link {
-            state,
-            rtt_ms: None,
-            uplink_bits_per_s: None,
-            downlink_bits_per_s: None,
-            loss_ratio: None,
-            metered: None,
-        };
-        Reading::known(link, u64::try_from(age.as_millis()).unwrap_or(u64::MAX), "last request over HTTP")
+        Reading::known(
+            Link::in_state(state),
+            u64::try_from(age.as_millis()).unwrap_or(u64::MAX),
+            "last request over HTTP",
+        )
     }
 
     pub fn address(&self) -> String {

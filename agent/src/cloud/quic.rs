@@ -1,7 +1,8 @@
 //! The gateway over QUIC: one connection, made in the background, kept, and shared by all turns.
 //!
 //! `keeper` dials and redials; `control` holds the control stream and notices a dead path; `exchange` is one turn;
-//! `meter` turns QUIC's path statistics into the link's reading; `shares` divides the datagrams among the turns.
+//! `meter` turns QUIC's path statistics and the turns' uploads into the link's reading, `probe` says when to send
+//! something only to know the rate; `shares` divides the datagrams among the turns.
 //! `docs/PROTOCOL.md` tells the bytes.
 
 mod control;
@@ -11,6 +12,7 @@ mod failure;
 mod frames;
 mod keeper;
 mod meter;
+mod probe;
 mod shares;
 mod tls;
 
@@ -155,9 +157,33 @@ impl QuicCloud {
         self.channel(Instant::now() + self.connect_timeout).await.map(drop)
     }
 
+    /// Connects if there is no connection yet, and sends a few kilobytes to know the link's rate.
+    ///
+    /// # Errors
+    /// As [`Self::turn`].
+    pub async fn measure(&self) -> Result<(), CloudError> {
+        let deadline = Instant::now() + self.connect_timeout.max(FEEDBACK_TIMEOUT);
+        let channel = self.channel(deadline).await?;
+        match timeout_at(deadline.into(), self.keeper.measure(&channel)).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(control::Gone)) => Err(Failure::Unreachable("the connection broke".into()).at(&self.address)),
+            Err(_) => Err(CloudError::Deadline),
+        }
+    }
+
     /// What is known of the link, from the connection's own traffic.
     pub fn link(&self) -> Reading<Link> {
         self.keeper.link()
+    }
+
+    /// Whether a few kilobytes may be sent after a silence, only to know the link's rate. Not before this allows it.
+    pub fn allow_probes(&self, allowed: bool) {
+        self.keeper.allow_probes(allowed);
+    }
+
+    /// Bytes that such probes have sent so far.
+    pub fn probe_bytes(&self) -> u64 {
+        self.keeper.probe_bytes()
     }
 
     pub fn address(&self) -> String {

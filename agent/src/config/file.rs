@@ -1,6 +1,7 @@
 //! What may be written in `config.toml`, with every default and its reason.
 
 use super::budgets::{BudgetsFile, EnergyFile};
+use super::link::LinkFile;
 use super::power::PowerFile;
 use crate::cloud::openai::OpenAiConfig;
 use crate::cloud::quic::QuicConfig;
@@ -28,6 +29,7 @@ pub struct ConfigFile {
     pub budgets: BudgetsFile,
     pub energy: EnergyFile,
     pub power: PowerFile,
+    pub link: LinkFile,
     pub log: LogFile,
     pub metrics: MetricsFile,
 }

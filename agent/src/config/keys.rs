@@ -4,6 +4,7 @@ use super::budgets::{BudgetsFile, EnergyFile};
 use super::file::{
     CloudConfig, ConfigFile, LedgerFile, LogFile, MetricsFile, ModelFile, PolicyFile, SessionsFile, SocketFile,
 };
+use super::link::LinkFile;
 use super::power::PowerFile;
 use crate::cloud::openai::OpenAiConfig;
 use crate::cloud::quic::QuicConfig;
@@ -14,7 +15,7 @@ use toml::{Table, Value};
 
 /// All keys as dotted paths, `model.context_tokens`, sorted.
 pub fn known_keys() -> Vec<String> {
-    let sections: [(&str, &[&str]); 13] = [
+    let sections: [(&str, &[&str]); 14] = [
         ("socket", fields::<SocketFile>()),
         ("model", fields::<ModelFile>()),
         ("cloud", fields::<QuicConfig>()),
@@ -26,6 +27,7 @@ pub fn known_keys() -> Vec<String> {
         ("budgets", fields::<BudgetsFile>()),
         ("energy", fields::<EnergyFile>()),
         ("power", fields::<PowerFile>()),
+        ("link", fields::<LinkFile>()),
         ("log", fields::<LogFile>()),
         ("metrics", fields::<MetricsFile>()),
     ];

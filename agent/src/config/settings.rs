@@ -2,6 +2,7 @@
 
 use super::budgets::BudgetSettings;
 use super::file::{CloudConfig, ConfigFile, DropWhenFull, LogFormat, PolicyName};
+use super::link::LinkSettings;
 use super::load::ConfigError;
 use super::power::PowerSettings;
 use crate::image_codec::EncodeOptions;
@@ -36,6 +37,7 @@ pub struct Settings {
     pub ledger: LedgerSettings,
     pub budgets: BudgetSettings,
     pub power: PowerSettings,
+    pub link: LinkSettings,
     pub log: LogSettings,
     pub metrics_enabled: bool,
 }
@@ -144,6 +146,7 @@ impl Settings {
             budgets,
             energy,
             power,
+            link,
             log,
             metrics,
         } = written;
@@ -164,6 +167,7 @@ impl Settings {
             default_max_tokens: model.max_tokens,
             budgets: budgets.resolve(energy, &cloud, has_model)?,
             power: power.resolve()?,
+            link: link.resolve()?,
             model: resolve_model(model, &base, ledger_path.with_file_name("cache"))?,
             cloud,
             views,

@@ -54,6 +54,7 @@ impl Live {
             ("model.on_context_full", old.on_context_full() != new.on_context_full()),
             ("log", old.log != new.log),
             ("budgets", old.budgets != new.budgets),
+            ("link", old.link != new.link),
             ("metrics", old.metrics_enabled != new.metrics_enabled),
         ];
         let source = |settings: &Settings| {

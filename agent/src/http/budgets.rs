@@ -47,6 +47,7 @@ pub(super) async fn unset(
 async fn keep(daemon: &Daemon, name: BudgetName, cap: Option<u64>) -> Result<Json<BudgetList>, Refusal> {
     daemon.store().set_cap(name, cap).await.map_err(|error| unavailable(&error))?;
     daemon.budgets().set(name, cap);
+    daemon.allow_probes();
     daemon.store().open_windows(daemon.budgets().new_windows());
     Ok(Json(daemon.budgets().status()))
 }

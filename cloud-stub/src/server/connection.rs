@@ -192,6 +192,7 @@ async fn run_control<H: TurnHandler>(
         };
         match frame {
             Some(Frame::Ping(count)) => write(&mut send, &Frame::Pong(count)).await?,
+            Some(Frame::Padding(_)) => {}
             Some(Frame::Feedback(feedback)) => match room.clone().try_acquire_owned() {
                 Ok(permit) => {
                     tokio::spawn(take_feedback(session.clone(), feedback, replies.clone(), permit));

@@ -17,6 +17,7 @@ mod number {
     pub(super) const PONG: u64 = 0x08;
     pub(super) const FEEDBACK: u64 = 0x0a;
     pub(super) const FEEDBACK_REPLY: u64 = 0x0c;
+    pub(super) const PADDING: u64 = 0x0f;
     pub(super) const TURN: u64 = 0x10;
     pub(super) const IMAGE: u64 = 0x12;
     pub(super) const ACCEPTED: u64 = 0x20;
@@ -35,6 +36,8 @@ pub enum Frame {
     Pong(u32),
     Feedback(Feedback),
     FeedbackReply(TurnId, FeedbackReply),
+    /// So many bytes that mean nothing, before a [`Frame::Ping`] that is to tell the link's rate.
+    Padding(u16),
     Turn(Box<TurnRequest>),
     Image(ImageStart),
     /// On a turn's stream; `Error` also on the control stream, where it refuses the connection.
@@ -64,7 +67,7 @@ impl StreamKind {
     fn permits(self, frame_type: u64) -> bool {
         use number::*;
         match self {
-            StreamKind::ControlToServer => matches!(frame_type, HELLO | PING | FEEDBACK),
+            StreamKind::ControlToServer => matches!(frame_type, HELLO | PING | FEEDBACK | PADDING),
             StreamKind::ControlToClient => matches!(frame_type, WELCOME | PONG | FEEDBACK_REPLY | ERROR),
             StreamKind::TurnToServer => frame_type == TURN,
             StreamKind::TurnToClient => matches!(frame_type, ACCEPTED | TEXT | DONE | ERROR),
@@ -79,7 +82,7 @@ fn payload_limit(frame_type: u64) -> Option<usize> {
     match frame_type {
         TURN => Some(MAX_TURN_FRAME_BYTES),
         TEXT => Some(MAX_TEXT_FRAME_BYTES),
-        HELLO | WELCOME | PING | PONG | FEEDBACK | FEEDBACK_REPLY | IMAGE | ACCEPTED | DONE | ERROR => {
+        HELLO | WELCOME | PING | PONG | FEEDBACK | FEEDBACK_REPLY | PADDING | IMAGE | ACCEPTED | DONE | ERROR => {
             Some(MAX_CONTROL_BYTES)
         }
         _ => None,
@@ -115,6 +118,7 @@ impl Frame {
             Frame::Event(TurnEvent::Text(_) | TurnEvent::Error(_))
             | Frame::Ping(_)
             | Frame::Pong(_)
+            | Frame::Padding(_)
             | Frame::FeedbackReply(..) => Ok(()),
         }
     }
@@ -128,6 +132,7 @@ impl Frame {
             Frame::Pong(count) => (put_varint(out, u64::from(*count)), number::PONG),
             Frame::Feedback(feedback) => (feedback.put(out), number::FEEDBACK),
             Frame::FeedbackReply(turn_id, reply) => (put_reply(out, turn_id, *reply), number::FEEDBACK_REPLY),
+            Frame::Padding(bytes) => (out.resize(out.len() + usize::from(*bytes), 0), number::PADDING),
             Frame::Turn(request) => (request.put(out), number::TURN),
             Frame::Image(start) => (start.put(out), number::IMAGE),
             Frame::Event(TurnEvent::Accepted(accepted)) => (accepted.put(out), number::ACCEPTED),
@@ -141,6 +146,10 @@ impl Frame {
     /// # Errors
     /// If the payload is not exactly one message of this type within its limits.
     fn get(frame_type: u64, payload: &[u8]) -> Result<Self, CodecError> {
+        if frame_type == number::PADDING {
+            // At most MAX_CONTROL_BYTES, so that it fits.
+            return Ok(Frame::Padding(payload.len() as u16));
+        }
         let mut reader = Reader::new(payload);
         let frame = match frame_type {
             number::HELLO => Frame::Hello(Hello::get(&mut reader)?),

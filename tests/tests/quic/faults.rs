@@ -15,7 +15,8 @@ async fn through(gateway: &Gateway, faults: Faults, connect_timeout_ms: u64) -> 
     (relay, QuicCloud::new(config).unwrap())
 }
 
-const BLACK_HOLE: Faults = Faults { black_hole: true, loss_ratio: 0.0, delay: Duration::ZERO, bytes_per_s: None };
+const BLACK_HOLE: Faults =
+    Faults { black_hole: true, loss_ratio: 0.0, delay: Duration::ZERO, up_bytes_per_s: None, down_bytes_per_s: None };
 
 #[tokio::test]
 async fn turns_survive_loss_and_delay() {
@@ -111,7 +112,7 @@ impl CloudTurnSoon {
 async fn text_overtakes_images_on_a_slow_link() {
     let mut gateway = Gateway::start();
     // The image alone takes about three seconds.
-    let slow = Faults { bytes_per_s: Some(100_000), delay: Duration::from_millis(5), ..Faults::default() };
+    let slow = Faults { up_bytes_per_s: Some(100_000), delay: Duration::from_millis(5), ..Faults::default() };
     let (_relay, cloud) = through(&gateway, slow, 10_000).await;
     ask(&cloud, turn("t0", "hello", &[])).await.unwrap();
     assert!(matches!(gateway.saw().await, Seen::Began { .. }));

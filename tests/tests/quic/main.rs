@@ -3,6 +3,7 @@
 
 mod faults;
 mod limits;
+mod link;
 mod raw;
 mod trust;
 mod turns;

@@ -149,5 +149,7 @@ async fn the_link_is_unknown_before_and_measured_after_a_turn() {
     ask(&cloud, turn("t1", "hello", &[])).await.unwrap();
     let link = *cloud.link().value().unwrap();
     assert_ne!(link.state, LinkState::Down);
-    assert!(link.rtt_ms.is_some_and(|rtt| rtt > 0.0) && link.uplink_bits_per_s.is_some_and(|rate| rate > 0.0));
+    assert!(link.rtt_ms.is_some_and(|rtt| rtt > 0.0) && link.uplink_bits_per_s.is_none(), "a few bytes tell no rate");
+    ask(&cloud, turn("t2", "look", &[&[1; 50_000]])).await.unwrap();
+    assert!(cloud.link().value().unwrap().uplink_bits_per_s.is_some_and(|rate| rate > 0.0));
 }

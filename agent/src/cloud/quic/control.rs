@@ -17,18 +17,25 @@ const PROBE_INTERVAL: Duration = Duration::from_millis(500);
 pub(super) const MAX_SILENCE: Duration = Duration::from_secs(2);
 /// Ratings that wait for their reply.
 const MAX_PENDING: usize = 64;
+/// Of one frame of padding: several make a probe of the link's rate.
+const PADDING_BYTES: u64 = 4_096;
+/// Pings of a rate probe count from here, those of liveness from 1.
+const FIRST_RATE_PROBE: u32 = 1 << 31;
 
 /// The connection ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Gone;
 
 type Rating = (Feedback, oneshot::Sender<FeedbackReply>);
+/// Bytes to send, and how long they took there and their reply back.
+type RateProbe = (u64, oneshot::Sender<Duration>);
 
 /// The turns' side of the control stream.
 #[derive(Debug)]
 pub(super) struct Control {
     waiting: Arc<Waiting>,
     ratings: mpsc::Sender<Rating>,
+    rate_probes: mpsc::Sender<RateProbe>,
 }
 
 /// How many turns wait for the gateway.
@@ -52,8 +59,9 @@ impl Control {
     pub(super) fn new(send: SendStream, reader: FrameReader) -> (Self, ControlStream) {
         let waiting = Arc::new(Waiting::default());
         let (ratings, requests) = mpsc::channel(MAX_PENDING);
-        let stream = ControlStream { send, reader, requests, waiting: waiting.clone() };
-        (Self { waiting, ratings }, stream)
+        let (rate_probes, measures) = mpsc::channel(1);
+        let stream = ControlStream { send, reader, requests, measures, waiting: waiting.clone() };
+        (Self { waiting, ratings, rate_probes }, stream)
     }
 
     /// Turns the probes on until the guard is dropped.
@@ -69,6 +77,14 @@ impl Control {
         self.ratings.send((feedback, sender)).await.map_err(|_| Gone)?;
         reply.await.map_err(|_| Gone)
     }
+
+    /// How long about `bytes` take to the gateway and its reply back. Meanwhile a dead path is noticed, as in a turn.
+    pub(super) async fn measure(&self, bytes: u64) -> Result<Duration, Gone> {
+        let _watched = self.watch();
+        let (sender, took) = oneshot::channel();
+        self.rate_probes.send((bytes, sender)).await.map_err(|_| Gone)?;
+        took.await.map_err(|_| Gone)
+    }
 }
 
 /// The connection's side; runs as long as the connection lives.
@@ -76,17 +92,18 @@ pub(super) struct ControlStream {
     send: SendStream,
     reader: FrameReader,
     requests: mpsc::Receiver<Rating>,
+    measures: mpsc::Receiver<RateProbe>,
     waiting: Arc<Waiting>,
 }
 
 impl ControlStream {
     /// Returns when the connection has ended, having ended it itself if the path is dead.
     pub(super) async fn run(self, connection: Connection) {
-        let Self { send, mut reader, mut requests, waiting } = self;
+        let Self { send, mut reader, mut requests, mut measures, waiting } = self;
         let (frames, queue) = mpsc::channel(MAX_PENDING);
         let mut replies: HashMap<TurnId, oneshot::Sender<FeedbackReply>> = HashMap::new();
         let ended = tokio::select! {
-            result = read(&mut reader, &mut requests, &frames, &mut replies) => result,
+            result = read(&mut reader, &mut requests, &mut measures, &frames, &mut replies) => result,
             () = write(send, queue) => Err(FrameError::Cut),
             () = probe(&connection, &waiting, &frames) => {
                 tracing::warn!("the cloud has been silent for {MAX_SILENCE:?}: connection dropped");
@@ -105,9 +122,12 @@ impl ControlStream {
 async fn read(
     reader: &mut FrameReader,
     requests: &mut mpsc::Receiver<Rating>,
+    measures: &mut mpsc::Receiver<RateProbe>,
     frames: &mpsc::Sender<Frame>,
     replies: &mut HashMap<TurnId, oneshot::Sender<FeedbackReply>>,
 ) -> Result<(), FrameError> {
+    let mut rate_probe: Option<(Instant, oneshot::Sender<Duration>)> = None;
+    let mut number = FIRST_RATE_PROBE;
     loop {
         tokio::select! {
             frame = reader.next() => match frame? {
@@ -115,6 +135,12 @@ async fn read(
                     if let Some(sender) = replies.remove(&turn_id) {
                         // Whoever rated may have given up waiting.
                         let _ = sender.send(reply);
+                    }
+                }
+                Some(Frame::Pong(count)) if count == number => {
+                    if let Some((begun, took)) = rate_probe.take() {
+                        // Fails only when the connection is given up.
+                        let _ = took.send(begun.elapsed());
                     }
                 }
                 Some(Frame::Event(TurnEvent::Error(error))) => {
@@ -129,6 +155,14 @@ async fn read(
                 replies.insert(feedback.turn_id.clone(), sender);
                 // Fails only when the writer has ended, and then so does the connection.
                 let _ = frames.send(Frame::Feedback(feedback)).await;
+            }
+            Some((bytes, took)) = measures.recv() => {
+                number = number.checked_add(1).unwrap_or(FIRST_RATE_PROBE);
+                rate_probe = Some((Instant::now(), took));
+                for _ in 0..bytes.div_ceil(PADDING_BYTES) {
+                    let _ = frames.send(Frame::Padding(PADDING_BYTES as u16)).await;
+                }
+                let _ = frames.send(Frame::Ping(number)).await;
             }
         }
     }

@@ -3,7 +3,7 @@
 use super::control::{Control, ControlStream};
 use super::failure::Failure;
 use super::frames::FrameReader;
-use super::keeper::Channel;
+use super::keeper::{Channel, SharedMeter};
 use super::{QuicConfig, tls};
 use crate::cloud::CloudError;
 use futures::stream::{FuturesUnordered, StreamExt};
@@ -30,6 +30,7 @@ pub(super) struct Dialer {
     quic: quinn::ClientConfig,
     token: Option<Token>,
     timeout: Duration,
+    pub(super) meter: SharedMeter,
 }
 
 impl Dialer {
@@ -42,6 +43,7 @@ impl Dialer {
             quic,
             token: config.token_file.as_deref().map(read_token).transpose()?,
             timeout: Duration::from_millis(config.connect_timeout_ms),
+            meter: SharedMeter::default(),
         })
     }
 
@@ -106,7 +108,8 @@ impl Dialer {
                 tracing::info!(address = %self.address, gateway = %welcome.software, client = %welcome.client, "cloud connected");
                 let (control, stream) = Control::new(send, reader);
                 let max_turn_bytes = welcome.max_turn_bytes;
-                Ok((Arc::new(Channel { connection, max_turn_bytes, control, shares: Mutex::default() }), stream))
+                let (shares, meter) = (Mutex::default(), self.meter.clone());
+                Ok((Arc::new(Channel { connection, max_turn_bytes, control, shares, meter }), stream))
             }
             Ok(Some(Frame::Event(TurnEvent::Error(error)))) => Err(Failure::Refused(error)),
             other => {

@@ -67,9 +67,12 @@ impl Exchange {
         let _watch = channel.control.watch();
         let _share = Share::begin(&channel, &bytes);
         let upload = async {
+            let measured = Measured::begin(&channel, &bytes);
             // Together, not one after the other: the streams' priorities order them on the wire.
             let uploads = upload_images(&channel.connection, &turn_id, &images, &bytes);
-            tokio::try_join!(up.send(&request), uploads)
+            let arrived = tokio::try_join!(up.send(&request), uploads)?;
+            measured.end(arrived.0 && arrived.1);
+            Ok(())
         };
         let finished = tokio::select! {
             biased;
@@ -111,6 +114,36 @@ impl Drop for Share<'_> {
     }
 }
 
+/// An upload whose time and bytes teach the link's rate; dropped before its end, it was broken off.
+struct Measured<'a> {
+    channel: &'a Channel,
+    bytes: &'a ByteCount,
+    begun: Instant,
+    acknowledged: bool,
+}
+
+impl<'a> Measured<'a> {
+    fn begin(channel: &'a Channel, bytes: &'a ByteCount) -> Self {
+        let begun = Instant::now();
+        channel.meter().upload_begins(begun, &channel.connection.stats());
+        Self { channel, bytes, begun, acknowledged: false }
+    }
+
+    fn end(mut self, acknowledged: bool) {
+        self.acknowledged = acknowledged;
+        if acknowledged {
+            self.bytes.set_upload(self.begun.elapsed());
+        }
+    }
+}
+
+impl Drop for Measured<'_> {
+    fn drop(&mut self) {
+        let stats = self.channel.connection.stats();
+        self.channel.meter().upload_ends(Instant::now(), &stats, self.acknowledged);
+    }
+}
+
 /// Keeps the shares of the turn up to date while it runs; never ends.
 async fn divide(channel: &Channel) {
     let mut ticks = tokio::time::interval(DIVIDE_INTERVAL);
@@ -126,12 +159,14 @@ async fn divide(channel: &Channel) {
 async fn transfer<U>(upload: impl Future<Output = Result<U, WriteError>>, download: impl Future<Output = ()>) {
     tokio::pin!(download);
     tokio::select! {
-        () = &mut download => return,
+        // A short answer comes in the packet that acknowledges the last byte, which is still to be noted.
+        biased;
         uploaded = upload => {
             if let Err(problem) = uploaded {
                 tracing::debug!("turn not sent to its end: {problem}");
             }
         }
+        () = &mut download => return,
     }
     download.await;
 }
@@ -176,7 +211,7 @@ async fn upload_images(
     turn_id: &TurnId,
     images: &[Bytes],
     bytes: &Arc<ByteCount>,
-) -> Result<(), WriteError> {
+) -> Result<bool, WriteError> {
     let uploads = images.iter().enumerate().map(|(index, image)| async move {
         let stream = connection.open_uni().await?;
         // Fails only on a stream that is closed already, and then so does the write.
@@ -186,7 +221,7 @@ async fn upload_images(
         let header = start.encode().unwrap_or_default();
         Upload { stream, bytes: bytes.clone(), complete: false }.send_all([&header[..], &image[..]]).await
     });
-    try_join_all(uploads).await.map(drop)
+    try_join_all(uploads).await.map(|arrived| arrived.into_iter().all(|arrived| arrived))
 }
 
 /// A stream that is reset unless it was sent to its end: dropping quinn's own would pass half a message off as whole.
@@ -197,17 +232,18 @@ struct Upload {
 }
 
 impl Upload {
-    async fn send(self, message: &[u8]) -> Result<(), WriteError> {
+    async fn send(self, message: &[u8]) -> Result<bool, WriteError> {
         self.send_all([message]).await
     }
 
-    async fn send_all<const N: usize>(mut self, pieces: [&[u8]; N]) -> Result<(), WriteError> {
+    /// Returns when all of it was acknowledged (true), or the gateway wanted no more of it.
+    async fn send_all<const N: usize>(mut self, pieces: [&[u8]; N]) -> Result<bool, WriteError> {
         for chunk in pieces.iter().flat_map(|piece| piece.chunks(WRITE_BYTES)) {
             self.stream.write_all(chunk).await?;
             self.bytes.add_uplink(chunk.len() as u64);
         }
         self.complete = self.stream.finish().is_ok();
-        Ok(())
+        Ok(matches!(self.stream.stopped().await, Ok(None)))
     }
 }
 

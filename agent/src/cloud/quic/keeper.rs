@@ -1,14 +1,16 @@
 //! Keeps one connection: dials in the background, redials with growing pauses, and tells every turn at once when the
 //! gateway was just found to be away.
 
-use super::control::Control;
+use super::control::{Control, Gone};
 use super::dial::Dialer;
 use super::failure::Failure;
-use super::meter::Meter;
+use super::meter::{Meter, PROBE_BYTES};
+use super::probe::Pauses;
 use super::shares::{Counters, Shares};
 use quinn::{Connection, Endpoint};
 use std::hash::{BuildHasher, Hasher, RandomState};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 use tether_protocol::Reading;
 use tether_protocol::context::{Link, LinkState};
@@ -31,11 +33,32 @@ pub(super) struct Channel {
     pub(super) max_turn_bytes: u64,
     pub(super) control: Control,
     pub(super) shares: Mutex<Shares>,
+    pub(super) meter: SharedMeter,
+}
+
+/// What was learned of the path; the turns' uploads teach it.
+#[derive(Debug, Clone)]
+pub(super) struct SharedMeter(Arc<Mutex<Meter>>);
+
+impl Default for SharedMeter {
+    fn default() -> Self {
+        Self(Arc::new(Mutex::new(Meter::new(Instant::now()))))
+    }
+}
+
+impl SharedMeter {
+    pub(super) fn lock(&self) -> MutexGuard<'_, Meter> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Channel {
+    pub(super) fn meter(&self) -> MutexGuard<'_, Meter> {
+        self.meter.lock()
+    }
+
     /// The turns' shares of the connection's datagrams, and quinn's counters now.
-    pub(super) fn shares(&self) -> (std::sync::MutexGuard<'_, Shares>, Counters) {
+    pub(super) fn shares(&self) -> (MutexGuard<'_, Shares>, Counters) {
         let shares = self.shares.lock().unwrap_or_else(PoisonError::into_inner);
         // Read under the lock: the counters of later divisions are never smaller.
         let stats = self.connection.stats();
@@ -65,7 +88,9 @@ struct Shared {
     state: watch::Sender<State>,
     /// A turn wants the connection now rather than after the pause.
     wanted: Notify,
-    meter: Mutex<Meter>,
+    /// Whether the link may be measured when nothing else is sent, and what that has cost, UDP payload of both ways.
+    may_probe: AtomicBool,
+    probe_bytes: AtomicU64,
 }
 
 pub(super) struct Keeper {
@@ -79,7 +104,8 @@ impl Keeper {
             dialer,
             state: watch::Sender::new(State::New),
             wanted: Notify::new(),
-            meter: Mutex::new(Meter::default()),
+            may_probe: AtomicBool::new(false),
+            probe_bytes: AtomicU64::new(0),
         };
         Self { shared: Arc::new(shared), task: OnceLock::new() }
     }
@@ -120,27 +146,29 @@ impl Keeper {
         match state {
             State::New => Reading::unknown("no connection to the cloud yet"),
             State::Up(channel) => {
-                let mut meter = self.shared.meter();
+                let mut meter = channel.meter();
                 meter.sample(Instant::now(), &channel.connection.stats());
                 meter.reading(Instant::now())
             }
-            State::Down { at, .. } => Reading::known(DOWN, at.elapsed().as_millis() as u64, "quic"),
+            State::Down { at, .. } => {
+                Reading::known(Link::in_state(LinkState::Down), at.elapsed().as_millis() as u64, "quic")
+            }
         }
     }
-}
 
-const DOWN: Link = Link {
-    state: LinkState::Down,
-    rtt_ms: None,
-    uplink_bits_per_s: None,
-    downlink_bits_per_s: None,
-    loss_ratio: None,
-    metered: None,
-};
+    /// Whether the link may be measured, with [`PROBE_BYTES`], after it was silent.
+    pub(super) fn allow_probes(&self, allowed: bool) {
+        self.shared.may_probe.store(allowed, Ordering::Relaxed);
+    }
 
-impl Shared {
-    fn meter(&self) -> std::sync::MutexGuard<'_, Meter> {
-        self.meter.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Sends [`PROBE_BYTES`] and learns from them.
+    pub(super) async fn measure(&self, channel: &Channel) -> Result<(), Gone> {
+        probe(&self.shared, channel).await
+    }
+
+    /// What probes of the rate have sent so far.
+    pub(super) fn probe_bytes(&self) -> u64 {
+        self.shared.probe_bytes.load(Ordering::Relaxed)
     }
 }
 
@@ -159,6 +187,7 @@ async fn keep(shared: Arc<Shared>) {
             }
             Err(failure) => {
                 tracing::debug!("cloud not connected: {failure}");
+                shared.dialer.meter.lock().failed();
                 shared.state.send_replace(State::Down { failure, at: Instant::now() });
             }
         }
@@ -175,17 +204,48 @@ async fn attempt(shared: &Shared, endpoint: &mut Option<Endpoint>) -> Result<qui
     };
     let (channel, control) = shared.dialer.dial(socket).await?;
     let connection = channel.connection.clone();
-    shared.meter().connected(Instant::now());
-    shared.state.send_replace(State::Up(channel));
+    channel.meter().connected(Instant::now());
+    shared.state.send_replace(State::Up(channel.clone()));
     let _control = AbortOnDropHandle::new(tokio::spawn(control.run(connection.clone())));
     let mut samples = interval(SAMPLE_INTERVAL);
     samples.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        tokio::select! {
-            why = connection.closed() => return Ok(why),
-            _ = samples.tick() => shared.meter().sample(Instant::now(), &connection.stats()),
+    let sampling = async {
+        let mut pauses = Pauses::new(Instant::now());
+        loop {
+            samples.tick().await;
+            let now = Instant::now();
+            let silence = {
+                let mut meter = channel.meter();
+                meter.sample(now, &connection.stats());
+                (!meter.is_busy()).then(|| (meter.rate_age(now), meter.state()))
+            };
+            if let Some((age, state)) = silence
+                && shared.may_probe.load(Ordering::Relaxed)
+                && pauses.is_due(now, age, state)
+            {
+                // If the path is dead the connection is closed, and this ends with it.
+                let _ = probe(shared, &channel).await;
+            }
         }
+    };
+    Ok(tokio::select! {
+        why = connection.closed() => why,
+        why = sampling => why,
+    })
+}
+
+/// Sends a little, so that the rate is known again before a turn needs it.
+async fn probe(shared: &Shared, channel: &Channel) -> Result<(), Gone> {
+    let sent = |channel: &Channel| channel.connection.stats().udp_tx.bytes;
+    let before = sent(channel);
+    let took = channel.control.measure(PROBE_BYTES).await;
+    shared.probe_bytes.fetch_add(sent(channel).saturating_sub(before), Ordering::Relaxed);
+    let (mut meter, stats) = (channel.meter(), channel.connection.stats());
+    // A turn that began meanwhile measures better.
+    if !meter.is_busy() {
+        meter.transferred(Instant::now(), PROBE_BYTES, took?, stats.path.min_rtt);
     }
+    Ok(())
 }
 
 /// A fifth more or less, so that a fleet does not come back in step.

@@ -1,22 +1,21 @@
-//! From QUIC's path statistics to the link's reading. Pure: the time and the statistics are arguments.
+//! From QUIC's path statistics and the transfers of turns to the link's reading. Pure: the time and the statistics are
+//! arguments.
 
 use quinn::ConnectionStats;
 use std::time::{Duration, Instant};
+use tether_policies::link::{LEAST_SAMPLE_BYTES, LinkEstimator, Sample};
 use tether_protocol::Reading;
-use tether_protocol::context::{Link, LinkState};
+use tether_protocol::context::Link;
 
-/// A link is degraded above the first and good again below the second, so that it does not flap between.
-const DEGRADED_RTT_MS: f64 = 300.0;
-const GOOD_RTT_MS: f64 = 200.0;
-const DEGRADED_LOSS: f64 = 0.05;
-const GOOD_LOSS: f64 = 0.02;
 /// Packets between two looks at the loss: at fewer, one lost packet would look like a catastrophe.
 const LOSS_WINDOW_PACKETS: u64 = 20;
-/// Weight of a new measurement against the old ones.
+/// Weight of a new measurement of the downlink against the old ones.
 const SMOOTHING: f64 = 0.3;
 /// A sample with less than this is a trickle that says nothing about the downlink's rate.
 const BUSY_BYTES: u64 = 32 * 1024;
 const BUSY_INTERVAL: Duration = Duration::from_millis(50);
+/// An upload that was broken off tells how fast it went, if it went on for so long.
+const LEAST_BROKEN: Duration = Duration::from_secs(1);
 
 /// The counters at an earlier moment.
 #[derive(Debug, Clone, Copy, Default)]
@@ -27,45 +26,79 @@ struct Mark {
     received_bytes: u64,
 }
 
-/// What has been learned of one connection's path.
-#[derive(Debug, Default)]
+/// Uploads under way, which overlap: they are measured together, from the first one's begin to the last one's end.
+#[derive(Debug, Clone, Copy)]
+struct Busy {
+    uploads: u32,
+    begun: Instant,
+    sent_bytes: u64,
+    lost_bytes: u64,
+    /// One of them was broken off.
+    broken: bool,
+}
+
+/// What has been learned of the path to the gateway. What it learned of the rate outlives a connection.
+#[derive(Debug)]
 pub(super) struct Meter {
+    epoch: Instant,
+    uplink: LinkEstimator,
     mark: Mark,
+    busy: Option<Busy>,
     /// When something last came from the gateway, as far as the samples tell.
     heard: Option<Instant>,
     sampled: Option<Instant>,
-    rtt_ms: Option<f64>,
-    uplink_bits_per_s: Option<f64>,
+    rtt: Option<Duration>,
+    min_rtt: Option<Duration>,
     downlink_bits_per_s: Option<f64>,
-    loss_ratio: Option<f64>,
-    degraded: bool,
 }
 
 impl Meter {
-    /// A new connection: its counters start at zero; what was learned of the network may still hold, but is not known to.
+    pub(super) fn new(now: Instant) -> Self {
+        Self {
+            epoch: now,
+            uplink: LinkEstimator::default(),
+            mark: Mark::default(),
+            busy: None,
+            heard: None,
+            sampled: None,
+            rtt: None,
+            min_rtt: None,
+            downlink_bits_per_s: None,
+        }
+    }
+
+    fn seconds(&self, now: Instant) -> f64 {
+        now.saturating_duration_since(self.epoch).as_secs_f64()
+    }
+
+    /// A new connection: its counters start at zero.
     pub(super) fn connected(&mut self, now: Instant) {
-        *self = Self { heard: Some(now), sampled: Some(now), ..Self::default() };
+        self.uplink.reached();
+        *self = Self { heard: Some(now), sampled: Some(now), uplink: self.uplink.clone(), ..Self::new(self.epoch) };
+    }
+
+    /// An attempt to connect failed, or the connection broke.
+    pub(super) fn failed(&mut self) {
+        self.uplink.failed();
     }
 
     pub(super) fn sample(&mut self, now: Instant, stats: &ConnectionStats) {
         if stats.udp_rx.datagrams != self.mark.received_datagrams {
             self.heard = Some(now);
             self.mark.received_datagrams = stats.udp_rx.datagrams;
+            self.uplink.reached();
+            self.uplink.round_trip(stats.path.rtt.as_secs_f64() * 1e3);
         }
-        let rtt = stats.path.rtt.as_secs_f64();
-        self.rtt_ms = Some(rtt * 1_000.0);
-        // What congestion control lets out in a round trip: it errs on the low side while nothing large is sent.
-        self.uplink_bits_per_s = (rtt > 0.0).then(|| stats.path.cwnd as f64 * 8.0 / rtt);
+        self.rtt = Some(stats.path.rtt);
+        self.min_rtt = Some(stats.path.min_rtt);
         self.sample_loss(stats.path.sent_packets, stats.path.lost_packets);
         self.sample_downlink(now, stats.udp_rx.bytes);
-        self.judge();
     }
 
     fn sample_loss(&mut self, sent: u64, lost: u64) {
         let packets = sent.saturating_sub(self.mark.sent);
         if packets >= LOSS_WINDOW_PACKETS {
-            let ratio = lost.saturating_sub(self.mark.lost) as f64 / packets as f64;
-            self.loss_ratio = Some(smoothed(self.loss_ratio, ratio.min(1.0)));
+            self.uplink.lost(lost.saturating_sub(self.mark.lost), packets);
             self.mark.sent = sent;
             self.mark.lost = lost;
         }
@@ -79,94 +112,85 @@ impl Meter {
         let received = bytes.saturating_sub(self.mark.received_bytes);
         if received >= BUSY_BYTES {
             let rate = received as f64 * 8.0 / elapsed.as_secs_f64();
-            self.downlink_bits_per_s = Some(smoothed(self.downlink_bits_per_s, rate));
+            let smoothed = |old: f64| old + SMOOTHING * (rate - old);
+            self.downlink_bits_per_s = Some(self.downlink_bits_per_s.map_or(rate, smoothed));
         }
         self.mark.received_bytes = bytes;
         self.sampled = Some(now);
     }
 
-    fn judge(&mut self) {
-        let above = |rtt_ms: f64, loss: f64| {
-            self.rtt_ms.is_some_and(|rtt| rtt > rtt_ms) || self.loss_ratio.is_some_and(|ratio| ratio > loss)
-        };
-        self.degraded =
-            if self.degraded { above(GOOD_RTT_MS, GOOD_LOSS) } else { above(DEGRADED_RTT_MS, DEGRADED_LOSS) };
+    pub(super) fn upload_begins(&mut self, now: Instant, stats: &ConnectionStats) {
+        match &mut self.busy {
+            Some(busy) => busy.uploads += 1,
+            None => {
+                let (sent_bytes, lost_bytes) = (stats.udp_tx.bytes, stats.path.lost_bytes);
+                self.busy = Some(Busy { uploads: 1, begun: now, sent_bytes, lost_bytes, broken: false });
+            }
+        }
+    }
+
+    /// `acknowledged`: all of it arrived. Otherwise it was broken off.
+    pub(super) fn upload_ends(&mut self, now: Instant, stats: &ConnectionStats, acknowledged: bool) {
+        let Some(busy) = &mut self.busy else { return };
+        busy.uploads -= 1;
+        busy.broken |= !acknowledged;
+        if busy.uploads > 0 {
+            return;
+        }
+        let busy = *busy;
+        self.busy = None;
+        let sent = stats.udp_tx.bytes.saturating_sub(busy.sent_bytes);
+        let arrived = sent.saturating_sub(stats.path.lost_bytes.saturating_sub(busy.lost_bytes));
+        let elapsed = now.saturating_duration_since(busy.begun);
+        if busy.broken && elapsed < LEAST_BROKEN {
+            return;
+        }
+        // Without a whole transfer, what is on its way counts as arrived: the rate was this at most.
+        self.transferred(now, arrived, elapsed, stats.path.min_rtt);
+    }
+
+    /// So many bytes were acknowledged, so long after they began.
+    pub(super) fn transferred(&mut self, now: Instant, bytes: u64, elapsed: Duration, rtt: Duration) {
+        let at_s = self.seconds(now);
+        self.uplink.sent(Sample::acknowledged(at_s, bytes, elapsed.as_secs_f64(), rtt.as_secs_f64()));
+    }
+
+    /// How long ago a transfer last told the rate; `None`: never.
+    pub(super) fn rate_age(&self, now: Instant) -> Option<Duration> {
+        let age_s = self.uplink.age_s(self.seconds(now))?;
+        Some(Duration::from_secs_f64(age_s))
+    }
+
+    pub(super) fn is_busy(&self) -> bool {
+        self.busy.is_some()
+    }
+
+    pub(super) fn state(&self) -> tether_protocol::context::LinkState {
+        self.uplink.state()
     }
 
     /// The link of a connection that is up; its age is the time since the gateway was last heard.
     pub(super) fn reading(&self, now: Instant) -> Reading<Link> {
         let Some(heard) = self.heard else { return Reading::unknown("no connection to the cloud yet") };
+        let ms = |time: Duration| time.as_secs_f64() * 1e3;
+        let interval = self.uplink.interval_bits_per_s(self.seconds(now));
         let link = Link {
-            state: if self.degraded { LinkState::Degraded } else { LinkState::Up },
-            rtt_ms: self.rtt_ms,
-            uplink_bits_per_s: self.uplink_bits_per_s,
+            state: self.uplink.state(),
+            rtt_ms: self.rtt.map(ms),
+            min_rtt_ms: self.min_rtt.map(ms),
+            uplink_bits_per_s: self.uplink.bits_per_s(),
+            uplink_low_bits_per_s: interval.map(|(low, _)| low),
+            uplink_high_bits_per_s: interval.map(|(_, high)| high),
             downlink_bits_per_s: self.downlink_bits_per_s,
-            loss_ratio: self.loss_ratio,
+            loss_ratio: self.uplink.loss_ratio(),
             metered: None,
         };
-        Reading::known(link, now.duration_since(heard).as_millis() as u64, "quic")
+        Reading::known(link, now.saturating_duration_since(heard).as_millis() as u64, "quic")
     }
 }
 
-fn smoothed(old: Option<f64>, new: f64) -> f64 {
-    old.map_or(new, |old| old + SMOOTHING * (new - old))
-}
+/// Bytes of a probe that is large enough to tell a rate.
+pub(super) const PROBE_BYTES: u64 = 2 * LEAST_SAMPLE_BYTES;
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn stats(rtt_ms: u64, sent: u64, lost: u64, received: u64) -> ConnectionStats {
-        let mut stats = ConnectionStats::default();
-        stats.path.rtt = Duration::from_millis(rtt_ms);
-        stats.path.cwnd = 12_500;
-        stats.path.sent_packets = sent;
-        stats.path.lost_packets = lost;
-        stats.udp_rx.datagrams = received / 1_000;
-        stats.udp_rx.bytes = received;
-        stats
-    }
-
-    fn state(meter: &Meter, now: Instant) -> LinkState {
-        meter.reading(now).value().unwrap().state
-    }
-
-    #[test]
-    fn a_link_between_the_thresholds_stays_what_it_was() {
-        let (start, mut meter) = (Instant::now(), Meter::default());
-        meter.connected(start);
-        let mut states = Vec::new();
-        for (second, rtt) in [100, 250, 301, 250, 199, 250].into_iter().enumerate() {
-            let now = start + Duration::from_secs(second as u64);
-            meter.sample(now, &stats(rtt, 0, 0, second as u64 * 1_000));
-            states.push(state(&meter, now));
-        }
-        use LinkState::{Degraded, Up};
-        assert_eq!(states, [Up, Up, Degraded, Degraded, Up, Up]);
-    }
-
-    #[test]
-    fn rates_and_loss_come_from_differences_and_are_unknown_before() {
-        let (start, mut meter) = (Instant::now(), Meter::default());
-        meter.connected(start);
-        meter.sample(start + Duration::from_secs(1), &stats(100, 19, 5, 1_000));
-        let link = *meter.reading(start).value().unwrap();
-        assert_eq!((link.loss_ratio, link.downlink_bits_per_s), (None, None));
-        assert_eq!(link.uplink_bits_per_s, Some(1_000_000.0));
-        meter.sample(start + Duration::from_secs(2), &stats(100, 100, 10, 126_000));
-        let link = *meter.reading(start).value().unwrap();
-        assert_eq!((link.loss_ratio, link.downlink_bits_per_s), (Some(0.1), Some(1_000_000.0)));
-        assert_eq!(link.state, LinkState::Degraded);
-    }
-
-    #[test]
-    fn the_age_is_the_time_since_the_last_packet() {
-        let (start, mut meter) = (Instant::now(), Meter::default());
-        assert_eq!(meter.reading(start).value(), None);
-        meter.connected(start);
-        let later = start + Duration::from_secs(3);
-        meter.sample(start + Duration::from_secs(1), &stats(20, 0, 0, 5_000));
-        meter.sample(start + Duration::from_secs(2), &stats(20, 0, 0, 5_000));
-        assert!(matches!(meter.reading(later), Reading::Known { age_ms: 2_000, .. }));
-    }
-}
+mod tests;
