@@ -204,29 +204,27 @@ unsafe fn quantised<S: Simd, const T: usize, const BITS: usize, const MIN: bool>
                 }
                 continue;
             }
-            let mut integers = [S::splat_i32(0); T];
             let dot = |sum: S::I, weights: S::B, four: i32| match BITS {
                 8 => S::dot_minus_128(sum, weights, four),
                 _ => S::dot(sum, weights, four),
             };
-            for index in 0..8 {
-                for token in 0..T {
-                    integers[token] = dot(integers[token], weights[index], coarse(token, index));
-                }
-            }
-            for token in 0..T {
+            let mut coarses = [S::splat_i32(0); T];
+            let mut integers: [S::I; T] = from_fn(|token| {
                 let total = of_token(token).totals[0] + of_token(token).totals[1];
-                let start = match (BITS, MIN) {
+                match (BITS, MIN) {
                     (8, _) => S::start_minus_128(total),
                     (_, true) => S::splat_i32(0),
                     _ => S::splat_i32(-(1 << (BITS - 1)) * total),
-                };
-                integers[token] = S::coarse_and(integers[token], start);
-            }
+                }
+            });
             for index in 0..8 {
                 for token in 0..T {
+                    coarses[token] = dot(coarses[token], weights[index], coarse(token, index));
                     integers[token] = dot(integers[token], weights[index], fine(token, index));
                 }
+            }
+            for token in 0..T {
+                integers[token] = S::coarse_and(coarses[token], integers[token]);
             }
             for token in 0..T {
                 let by = S::splat(of_token(token).scale);
