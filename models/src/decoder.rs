@@ -76,16 +76,15 @@ impl Decoder {
         Ok(())
     }
 
-    /// The logits after the last `count` tokens of `scratch.x`, which `forward` left, `[count, vocab]`.
+    /// Writes the logits after the last `count` tokens of `scratch.x`, which `forward` left, `[count, vocab]`.
     pub(crate) fn logits(
         &self,
         compute: &Compute<'_>,
         scratch: &mut Scratch,
         count: usize,
-    ) -> Result<Vec<f32>, ModelError> {
-        let mut logits = Vec::new();
-        self.output.forward(compute, scratch, count, &mut logits)?;
-        Ok(logits)
+        logits: &mut Vec<f32>,
+    ) -> Result<(), ModelError> {
+        self.output.forward(compute, scratch, count, logits)
     }
 }
 

@@ -145,13 +145,28 @@ impl Engine {
     /// As [`prefill`](Self::prefill), but ends with [`ModelError::Cancelled`] within a layer of `cancel`; the cache
     /// then holds what it held before.
     pub fn prefill_until(&self, cache: &mut Cache, tokens: &[u32], cancel: &Cancel) -> Result<Vec<f32>, ModelError> {
-        self.run(cache, tokens, cancel, 1)
+        let mut logits = Vec::new();
+        self.prefill_into(cache, tokens, cancel, &mut logits)?;
+        Ok(logits)
+    }
+
+    /// As [`prefill_until`](Self::prefill_until), into memory that is used again.
+    pub fn prefill_into(
+        &self,
+        cache: &mut Cache,
+        tokens: &[u32],
+        cancel: &Cancel,
+        logits: &mut Vec<f32>,
+    ) -> Result<(), ModelError> {
+        self.run(cache, tokens, cancel, 1, logits)
     }
 
     /// Appends `tokens` and returns the logits after each of them, `[tokens, vocab_size]`; the bits of
     /// [`step`](Self::step). Ends as [`prefill_until`](Self::prefill_until).
     pub fn prefill_all(&self, cache: &mut Cache, tokens: &[u32], cancel: &Cancel) -> Result<Vec<f32>, ModelError> {
-        self.run(cache, tokens, cancel, tokens.len())
+        let mut logits = Vec::new();
+        self.run(cache, tokens, cancel, tokens.len(), &mut logits)?;
+        Ok(logits)
     }
 
     /// Appends `tokens` without computing logits: for all chunks of a prompt but the last.
@@ -161,7 +176,7 @@ impl Engine {
 
     /// As [`extend`](Self::extend), with the end of [`prefill_until`](Self::prefill_until).
     pub fn extend_until(&self, cache: &mut Cache, tokens: &[u32], cancel: &Cancel) -> Result<(), ModelError> {
-        self.run(cache, tokens, cancel, 0).map(drop)
+        self.run(cache, tokens, cancel, 0, &mut Vec::new())
     }
 
     /// Appends one token and returns the logits after it.
@@ -174,21 +189,28 @@ impl Engine {
         self.pool.limit(threads);
     }
 
-    /// Appends `tokens` and returns the logits after the last `count` of them.
-    fn run(&self, cache: &mut Cache, tokens: &[u32], cancel: &Cancel, count: usize) -> Result<Vec<f32>, ModelError> {
+    /// Appends `tokens`, and writes the logits after the last `count` of them to `logits`.
+    fn run(
+        &self,
+        cache: &mut Cache,
+        tokens: &[u32],
+        cancel: &Cancel,
+        count: usize,
+        logits: &mut Vec<f32>,
+    ) -> Result<(), ModelError> {
         self.check(cache, tokens)?;
         let start = cache.len();
         let compute = Compute { kernels: self.kernels, pass: self.pool.pass() };
         let mut scratch = self.idle_scratch().pop().unwrap_or_default();
         let forward = self.decoder.forward(&compute, cache.layers_mut(), start, tokens, cancel, &mut scratch);
-        let logits = forward.and_then(|()| match count {
-            0 => Ok(Vec::new()),
-            count => self.decoder.logits(&compute, &mut scratch, count),
+        let written = forward.and_then(|()| match count {
+            0 => Ok(()),
+            count => self.decoder.logits(&compute, &mut scratch, count, logits),
         });
         self.idle_scratch().push(scratch);
-        let logits = logits?;
+        written?;
         cache.commit(tokens.len());
-        Ok(logits)
+        Ok(())
     }
 
     fn idle_scratch(&self) -> MutexGuard<'_, Vec<Scratch>> {

@@ -67,6 +67,8 @@ pub struct Generation<'a> {
     speculation: Option<Speculation>,
     /// Tokens that were computed ahead of being drawn.
     ahead: Option<Ahead>,
+    /// Of the newest token, in memory that is used again.
+    logits: Vec<f32>,
     generated: Generated,
 }
 
@@ -122,6 +124,7 @@ impl<'a> Generation<'a> {
             tokens: prompt,
             speculation: None,
             ahead: None,
+            logits: Vec::new(),
             generated,
         })
     }
@@ -140,8 +143,8 @@ impl<'a> Generation<'a> {
         if self.ahead.is_none() {
             let rest = self.tokens.len() - self.sequence.tokens().len();
             if rest > PREFILL_CHUNK_TOKENS {
-                let next = self.tokens[self.sequence.tokens().len()..][..PREFILL_CHUNK_TOKENS].to_vec();
-                self.sequence.extend(self.engine, &next)?;
+                let next = &self.tokens[self.sequence.tokens().len()..][..PREFILL_CHUNK_TOKENS];
+                self.sequence.extend(self.engine, next)?;
                 self.add_time(start.elapsed());
                 return Ok(Advance::Prefilled);
             }
@@ -155,9 +158,9 @@ impl<'a> Generation<'a> {
                 self.sampler.sample(&mut ahead.logits[ahead.drawn * vocab..][..vocab], &self.tokens)?
             }
             None => {
-                let next = self.tokens[self.sequence.tokens().len()..].to_vec();
-                let mut logits = self.sequence.extend_to_logits(self.engine, &next)?;
-                self.sampler.sample(&mut logits, &self.tokens)?
+                let next = &self.tokens[self.sequence.tokens().len()..];
+                self.sequence.extend_to_logits(self.engine, next, &mut self.logits)?;
+                self.sampler.sample(&mut self.logits, &self.tokens)?
             }
         };
         self.add_time(start.elapsed());

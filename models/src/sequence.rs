@@ -69,11 +69,16 @@ impl Sequence {
         Ok(())
     }
 
-    /// Returns the logits after the last token, `[vocab]`.
-    pub(crate) fn extend_to_logits(&mut self, engine: &Engine, tokens: &[u32]) -> Result<Vec<f32>, ModelError> {
-        let logits = engine.prefill_until(&mut self.cache, tokens, &self.cancel)?;
+    /// Writes the logits after the last token, `[vocab]`.
+    pub(crate) fn extend_to_logits(
+        &mut self,
+        engine: &Engine,
+        tokens: &[u32],
+        logits: &mut Vec<f32>,
+    ) -> Result<(), ModelError> {
+        engine.prefill_into(&mut self.cache, tokens, &self.cancel, logits)?;
         self.tokens.extend_from_slice(tokens);
-        Ok(logits)
+        Ok(())
     }
 
     /// Returns the logits after each token, `[tokens, vocab]`.

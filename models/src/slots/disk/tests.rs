@@ -14,7 +14,9 @@ fn tokens(seed: u32, len: u32) -> Vec<u32> {
 }
 
 fn next_logits(sequence: &mut Sequence) -> Vec<f32> {
-    sequence.extend_to_logits(&ENGINE, &[3, 4]).unwrap()
+    let mut logits = Vec::new();
+    sequence.extend_to_logits(&ENGINE, &[3, 4], &mut logits).unwrap();
+    logits
 }
 
 fn only_file(folder: &TempDir) -> PathBuf {
