@@ -12,6 +12,8 @@ use crate::config::{CloudConfig, Settings};
 use crate::context::{PowerSource, Sampler};
 use crate::execute::{LoadError, LocalModel, LocalZoo, ZooError};
 use crate::metrics::Metrics;
+use crate::pace::Pace;
+use crate::question::Question;
 use crate::sessions::SessionLocks;
 use crate::socket::Socket;
 use crate::store::{OpenError, Opened, Store, StoreError};
@@ -61,6 +63,8 @@ pub struct Daemon {
     budgets: Budgets,
     energy: Energy,
     sampler: Arc<Sampler>,
+    question: Question,
+    pace: Mutex<Pace>,
     sessions: SessionLocks,
     metrics: Metrics,
     places: Arc<Semaphore>,
@@ -128,6 +132,7 @@ impl Daemon {
         let energy = Energy::default();
         energy.set_meter(Some(sampler.clone()));
         let live = Live::new(settings)?;
+        let question = Question::built_in().map_err(|error| StartError::Fault(error.to_string()))?;
         let daemon = Arc::new(Self {
             live: RwLock::new(Arc::new(live)),
             local,
@@ -137,6 +142,8 @@ impl Daemon {
             budgets,
             energy,
             sampler,
+            question,
+            pace: Mutex::default(),
             sessions: SessionLocks::default(),
             metrics: Metrics::new(),
             places: Arc::new(Semaphore::new(MAX_ACTIVE_TURNS)),
@@ -157,6 +164,10 @@ impl Daemon {
         let old = self.live();
         let mut reloaded = old.compare(&settings);
         let new = Live::reload(&old, settings)?;
+        if old.settings.cloud != new.settings.cloud {
+            // Another cloud has another pace.
+            *self.pace() = Pace::default();
+        }
         // A policy's files may have changed although their path has not.
         let swapped = old.policy.name() != new.policy.name() && !reloaded.applied.contains(&"policy");
         reloaded.applied.extend(swapped.then_some("policy"));
@@ -229,6 +240,16 @@ impl Daemon {
     /// The newest readings of battery, power and load.
     pub(crate) fn sampler(&self) -> &Sampler {
         &self.sampler
+    }
+
+    /// What tells a question's task and how much each view matters to it.
+    pub(crate) fn question(&self) -> &Question {
+        &self.question
+    }
+
+    /// How both sides have answered lately.
+    pub(crate) fn pace(&self) -> MutexGuard<'_, Pace> {
+        self.pace.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Where a meter of the device's energy is plugged in.

@@ -1,11 +1,11 @@
 //! What a policy sees of a turn, and what each action would cost. Pure.
 
+use crate::config::TokenPrices;
+use crate::pace::{Pace, upload_ms};
 use tether_policies::budget::Prices;
 use tether_policies::{Candidate, Observation, PastTurn};
 use tether_protocol::{Action, ActionSpace, Context, Cost, Route, TurnRecord};
 
-/// Tokens that an answer is taken to have when its cost is predicted, if it may have more. A guess: a few sentences.
-const EXPECTED_ANSWER_TOKENS: u32 = 128;
 /// Frames, headers and the usage that go with the text of a cloud turn. Measured on loopback: 300 to 700 bytes.
 const CLOUD_OVERHEAD_BYTES: u64 = 512;
 /// Bytes of a token of English, for text that no local tokenizer has seen.
@@ -28,8 +28,12 @@ pub struct Known<'a> {
     pub local_context_tokens: Option<u32>,
     pub max_tokens: u32,
     pub deadline_ms: Option<u64>,
-    /// USD for a prompt token and for an answer's token, where the cloud's prices are configured.
-    pub prices: Option<(f64, f64)>,
+    /// Where the cloud's prices are configured.
+    pub prices: Option<TokenPrices>,
+    /// Tokens that a picture is taken to count for until the cloud has counted one.
+    pub image_tokens: u32,
+    /// How both sides have answered lately.
+    pub pace: Pace,
     /// W of the local model and of a cloud turn, where they are configured.
     pub power_w: (Option<f64>, Option<f64>),
 }
@@ -59,7 +63,7 @@ pub fn observe(known: &Known<'_>) -> Observation {
 /// Each permitted action with its predicted cost.
 pub fn candidates(known: &Known<'_>, observation: &Observation, permitted: &[Action]) -> Vec<Candidate> {
     let predict = |&action: &Action| match action.route() {
-        Route::Local => Candidate { action, predicted: local_cost(observation, known.power_w.0) },
+        Route::Local => Candidate { action, predicted: local_cost(known, observation) },
         Route::Cloud => Candidate { action, predicted: cloud_cost(known, observation, action) },
     };
     permitted.iter().map(predict).collect()
@@ -67,8 +71,8 @@ pub fn candidates(known: &Known<'_>, observation: &Observation, permitted: &[Act
 
 /// Unknown until the model's rates have been measured. Waiting is not in it beyond one expected answer for each
 /// job in the queue, because nobody knows how long the others' answers get.
-fn local_cost(observation: &Observation, power_w: Option<f64>) -> Cost {
-    let answer_tokens = f64::from(observation.max_tokens.min(EXPECTED_ANSWER_TOKENS));
+fn local_cost(known: &Known<'_>, observation: &Observation) -> Cost {
+    let answer_tokens = known.pace.answer_tokens(Route::Local, observation.max_tokens);
     let seconds = observation.context.load.value().and_then(|load| {
         let decode_s = answer_tokens / load.decode_tokens_per_s?;
         let prefill_s = f64::from(observation.prompt_tokens) / load.prefill_tokens_per_s?;
@@ -78,29 +82,38 @@ fn local_cost(observation: &Observation, power_w: Option<f64>) -> Cost {
         latency_ms: seconds.map(|(prefill_s, decode_s, queue)| (prefill_s + decode_s * (1.0 + queue)) * 1e3),
         cost_usd: Some(0.0),
         // Waiting for others' answers is theirs.
-        energy_j: seconds.zip(power_w).map(|((prefill_s, decode_s, _), power_w)| power_w * (prefill_s + decode_s)),
+        energy_j: seconds
+            .zip(known.power_w.0)
+            .map(|((prefill_s, decode_s, _), power_w)| power_w * (prefill_s + decode_s)),
         uplink_bytes: Some(0),
         downlink_bytes: Some(0),
     }
 }
 
-/// Bytes are predicted from the encoded sizes; the far model's speed is not known, so latency is not either.
+/// Bytes are predicted from the encoded sizes, latency from the link and from earlier answers; USD from the configured
+/// prices or, where there are none, from what earlier answers cost; energy as power over that time.
 fn cloud_cost(known: &Known<'_>, observation: &Observation, action: Action) -> Cost {
-    let answer_tokens = observation.max_tokens.min(EXPECTED_ANSWER_TOKENS);
+    let pace = &known.pace;
+    let answer_tokens = pace.answer_tokens(Route::Cloud, observation.max_tokens);
     let views = observation.space.sent(action);
     let view_bytes = views.iter().map(|view| observation.context.views.get(view)?.encoded_bytes.value().copied());
     let uplink_bytes = view_bytes
         .sum::<Option<u64>>()
         .map(|bytes| bytes.saturating_add(known.travelling_text_bytes).saturating_add(CLOUD_OVERHEAD_BYTES));
-    let usd = |(prompt, answer): (f64, f64)| {
-        prompt * f64::from(observation.prompt_tokens) + answer * f64::from(answer_tokens)
+    let images = observation.images(action);
+    let prompt_tokens = pace.prompt_tokens(observation.prompt_tokens, images, known.image_tokens);
+    let usd = |prices: TokenPrices| {
+        let tokens = prices.prompt * prompt_tokens + prices.completion * answer_tokens;
+        tokens + prices.request + prices.image * f64::from(images)
     };
+    let link = observation.context.link.value();
+    let latency_ms = uplink_bytes.and_then(|bytes| pace.cloud_latency_ms(upload_ms(link, bytes), answer_tokens));
     Cost {
-        latency_ms: None,
-        cost_usd: known.prices.map(usd),
-        energy_j: None,
+        latency_ms,
+        cost_usd: known.prices.map(usd).or_else(|| pace.cost_usd(prompt_tokens + answer_tokens)),
+        energy_j: latency_ms.zip(known.power_w.1).map(|(latency_ms, power_w)| power_w * latency_ms / 1e3),
         uplink_bytes,
-        downlink_bytes: Some(u64::from(answer_tokens) * BYTES_PER_TOKEN + CLOUD_OVERHEAD_BYTES),
+        downlink_bytes: Some(answer_tokens as u64 * BYTES_PER_TOKEN + CLOUD_OVERHEAD_BYTES),
     }
 }
 
@@ -111,6 +124,7 @@ fn estimated_tokens(bytes: u64) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pace::{Answered, Counted};
     use tether_protocol::context::{Load, ViewContext};
     use tether_protocol::{Reading, ViewName, ViewSet};
 
@@ -135,8 +149,10 @@ mod tests {
             local_context_tokens: Some(2_048),
             max_tokens: 100,
             deadline_ms: None,
-            prices: Some((1e-6, 2e-6)),
-            power_w: (Some(10.0), None),
+            prices: Some(TokenPrices { prompt: 1e-6, completion: 2e-6, request: 1e-5, image: 2e-5 }),
+            image_tokens: 250,
+            pace: Pace::default(),
+            power_w: (Some(10.0), Some(3.0)),
         }
     }
 
@@ -157,8 +173,30 @@ mod tests {
         assert_eq!(candidates[0].predicted.uplink_bytes, Some(0));
         assert_eq!(candidates[0].predicted.energy_j, Some(25.0));
         assert_eq!(candidates[1].predicted.uplink_bytes, Some(22_000 + CLOUD_OVERHEAD_BYTES));
-        assert!((candidates[1].predicted.cost_usd.unwrap() - 7e-4).abs() < 1e-12);
-        assert_eq!(candidates[1].predicted.latency_ms, None);
+        // 500 of text and two pictures of 250, 100 of the answer, one request, two pictures.
+        assert!((candidates[1].predicted.cost_usd.unwrap() - (1e-3 + 2e-4 + 5e-5)).abs() < 1e-12);
+        assert_eq!((candidates[1].predicted.latency_ms, candidates[1].predicted.energy_j), (None, None));
+    }
+
+    #[test]
+    fn an_earlier_answer_of_the_cloud_predicts_latency_energy_and_usd() {
+        let space = space();
+        let mut known = known(&space);
+        known.prices = None;
+        let counted = Counted { prompt_tokens: 500, answer_tokens: 100, cost_usd: Some(6e-4) };
+        let answered = Answered {
+            upload_ms: 0.0,
+            first_token_ms: 200.0,
+            total_ms: 200.0 + 99.0 * 10.0,
+            estimated_tokens: 500,
+            images: 0,
+            counted: Some(counted),
+        };
+        known.pace.cloud_answered(&answered, std::time::Instant::now());
+        let observation = observe(&known);
+        let predicted = candidates(&known, &observation, &[space.cloud(ViewSet::EMPTY)])[0].predicted;
+        assert_eq!((predicted.latency_ms, predicted.energy_j), (Some(1_190.0), Some(3.0 * 1.19)));
+        assert!((predicted.cost_usd.unwrap() - 6e-4).abs() < 1e-12);
     }
 
     #[test]

@@ -170,6 +170,7 @@ pub fn turn_record(id: &str) -> TurnRecord {
         client: "uid=1".into(),
         started_unix_ms: crate::daemon::unix_ms(),
         task: None,
+        task_source: None,
         local_only: false,
         context: Context::default(),
         permitted: vec![Action::LOCAL],

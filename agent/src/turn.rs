@@ -77,7 +77,8 @@ async fn stages(
         daemon.local().into_iter().for_each(|model| model.warm_up());
     }
     let mut dialogue = Dialogue::recall(daemon, &live, &request).await?;
-    let views = TurnViews::gather(daemon, &live, &mut dialogue, &request.sensors).await?;
+    let mut views = TurnViews::gather(daemon, &live, &mut dialogue, &request.sensors).await?;
+    daemon.question().associate(dialogue.newest_text(), &mut views.context);
     let local_only = request.local_only || live.settings.local_only || views.attached_private;
     let plan = Plan::new(daemon, &live, &request, &routing, dialogue, views, local_only, deadline).await?;
 
@@ -114,14 +115,16 @@ fn features(
         space: &live.settings.space,
         context,
         past: &plan.dialogue.past,
-        task: request.task.clone(),
+        task: plan.task.as_ref().map(|task| task.name.clone()),
         text: plan.dialogue.newest_text(),
         prompt_tokens: plan.prompt_tokens,
         travelling_text_bytes: plan.dialogue.travelling_bytes(),
         local_context_tokens: plan.local_model.as_ref().map(|model| model.context_tokens()),
         max_tokens: plan.max_tokens,
         deadline_ms,
-        prices: live.prices(),
+        prices: live.settings.budgets.prices,
+        image_tokens: live.settings.budgets.image_tokens,
+        pace: *daemon.pace(),
         power_w: live.power_w(),
     };
     let observation = observe(&known);

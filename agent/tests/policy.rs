@@ -1,4 +1,5 @@
-//! The learned policy in a running daemon: its files, swapped and refused; what it says in answers and in the ledger.
+//! The learned policy in a running daemon: its files, swapped and refused; the task and the association that it
+//! sees; what it says in answers and in the ledger.
 
 use serde_json::{Value, json};
 use std::path::Path;
@@ -150,4 +151,50 @@ async fn without_a_file_the_built_in_policy_decides_and_a_file_replaces_it() {
     assert!(name().await.starts_with("mine@"));
     world.daemon.reload(settings(folder.path(), &built_in).unwrap()).unwrap();
     assert!(name().await.starts_with("tether-tmo-1@"));
+}
+
+#[tokio::test]
+async fn the_task_comes_from_the_text_unless_the_request_names_it() {
+    let scene = Scene::new(0.0).await;
+    let task = |tether: &Value| (tether["task"].clone(), tether["task_source"].clone());
+    let told = scene.ask("Please write a short note to my neighbour.", json!({"session": "s"})).await;
+    assert_eq!(task(&told), (json!("Message Editing"), json!("text")));
+    let named = scene.ask("Please write a short note.", json!({"session": "s", "task": "Query"})).await;
+    assert_eq!(task(&named), (json!("Query"), json!("request")));
+    let unknown = scene.ask("...", json!({"session": "s"})).await;
+    assert_eq!(task(&unknown), (Value::Null, Value::Null));
+    let turns = scene.world.get("/v1/turns?session=s").await.unwrap().json();
+    let recorded: Vec<_> = turns["turns"].as_array().unwrap().iter().map(task).collect();
+    assert_eq!(recorded, [task(&unknown), task(&named), task(&told)]);
+}
+
+#[tokio::test]
+async fn cameras_have_an_association_from_the_text() {
+    let scene = Scene::new(0.0).await;
+    let tether = scene.ask("Where is the pan?", json!({"route": "cloud", "views": []})).await;
+    let id = tether["turn_id"].as_str().unwrap();
+    let record = scene.world.get(&format!("/v1/turns/{id}")).await.unwrap().json();
+    for view in record["context"]["views"].as_array().unwrap() {
+        assert_eq!(view["association"].is_null(), view["is_text"] == true, "{view}");
+    }
+}
+
+#[tokio::test]
+async fn what_the_cloud_took_and_cost_predicts_the_next_turn() {
+    let scene = Scene::new(0.0).await;
+    let ask = async || {
+        let tether = scene.ask("Where is the pan?", json!({"route": "cloud", "views": []})).await;
+        let id = tether["turn_id"].as_str().unwrap().to_owned();
+        scene.world.get(&format!("/v1/turns/{id}")).await.unwrap().json()
+    };
+    let first = ask().await;
+    assert_eq!(first["predicted"]["latency_ms"], Value::Null, "nobody has seen this cloud answer");
+    let second = ask().await;
+    assert!(second["predicted"]["latency_ms"].as_f64().unwrap() > 0.0, "{}", second["predicted"]);
+    assert_eq!(second["measured"]["cost_usd"].is_null(), second["predicted"]["cost_usd"].is_null());
+    // Another cloud has another pace.
+    let other = Upstream::start(Behaviour::Answer).await.unwrap();
+    let changed = settings(scene.folder.path(), &format!("{TETHER}{}", other.config())).unwrap();
+    assert_eq!(scene.world.daemon.reload(changed).unwrap().applied, ["cloud"]);
+    assert_eq!(ask().await["predicted"]["latency_ms"], Value::Null);
 }

@@ -4,6 +4,7 @@
 mod arch;
 mod cache;
 pub mod chat;
+pub mod clip;
 mod decoder;
 pub mod engine;
 pub mod error;

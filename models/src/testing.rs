@@ -1,8 +1,11 @@
 //! For tests and benchmarks, of this crate and of those that use it: tiny random models as real GGUF files, the place of
 //! the real one, the memory's speed. Not meant for programs.
 
+mod clip;
 mod memory;
 mod vocabulary;
+
+pub use clip::write_tiny_clip;
 
 use crate::error::ModelError;
 use candle_core::quantized::gguf_file::{self, Value};

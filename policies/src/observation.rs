@@ -1,7 +1,7 @@
 //! What a policy sees of one turn.
 
 use crate::budget::Prices;
-use tether_protocol::{ActionSpace, Context, Cost, Route, ViewSet};
+use tether_protocol::{Action, ActionSpace, Context, Cost, Route, ViewSet};
 
 /// One earlier turn of the same dialogue.
 #[derive(Debug, Clone, PartialEq)]
@@ -36,4 +36,12 @@ pub struct Observation {
     /// How many turns may follow this one, where somebody knows.
     pub turns_left: Option<u32>,
     pub deadline_ms: Option<u64>,
+}
+
+impl Observation {
+    /// Pictures that an action sends; sensors' readings are text.
+    pub fn images(&self, action: Action) -> u32 {
+        let views = self.space.sent(action);
+        views.iter().filter(|&view| self.context.views.get(view).is_some_and(|view| !view.is_text)).count() as u32
+    }
 }

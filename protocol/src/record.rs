@@ -27,6 +27,25 @@ pub struct Usage {
     pub completion_tokens: u32,
 }
 
+/// Who says what the task of a turn is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TaskSource {
+    /// `tether.task` of the request.
+    Request,
+    /// The classifier, from the text of the newest message.
+    Text,
+}
+
+impl TaskSource {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            TaskSource::Request => "request",
+            TaskSource::Text => "text",
+        }
+    }
+}
+
 /// Why an answer ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -72,7 +91,10 @@ pub struct TurnRecord {
     pub client: String,
     /// Milliseconds since the Unix epoch.
     pub started_unix_ms: i64,
+    /// The task category; `None`: not known.
     pub task: Option<String>,
+    #[serde(default)]
+    pub task_source: Option<TaskSource>,
     pub local_only: bool,
 
     // What was known and permitted.

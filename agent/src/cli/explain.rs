@@ -5,7 +5,7 @@ use super::{Global, status, units};
 use clap::Args;
 use std::io::Write;
 use std::process::ExitCode;
-use tether_protocol::record::{FinishReason, Outcome};
+use tether_protocol::record::{FinishReason, Outcome, TaskSource};
 use tether_protocol::{Action, ActionSpace, Cost, Reading, Route, TurnId, TurnRecord};
 
 /// Actions that are written out; of more, the rest is counted.
@@ -48,7 +48,11 @@ fn explain(record: &TurnRecord) -> Vec<String> {
 
 fn asked(record: &TurnRecord) -> String {
     let session = record.session.as_ref().map(|session| format!(", in session {session}")).unwrap_or_default();
-    let task = record.task.as_ref().map(|task| format!(" Its task was {task}.")).unwrap_or_default();
+    let by = match record.task_source {
+        Some(TaskSource::Text) => ", judging by its text",
+        Some(TaskSource::Request) | None => "",
+    };
+    let task = record.task.as_ref().map(|task| format!(" Its task was {task}{by}.")).unwrap_or_default();
     let private = if record.local_only { " Nothing of it was allowed to leave this device." } else { "" };
     format!("Turn {} came from {}{session}.{task}{private}", record.turn_id, record.client)
 }

@@ -89,17 +89,6 @@ impl Live {
         }
         self.cloud.as_ref().ok_or("no cloud is configured ([cloud] in the settings)")
     }
-
-    /// USD for a prompt token and an answer's token, where they are configured here.
-    pub(crate) fn prices(&self) -> Option<(f64, f64)> {
-        match &self.settings.cloud {
-            CloudConfig::OpenAi(config) => {
-                Some((config.usd_per_million_prompt_tokens / 1e6, config.usd_per_million_completion_tokens / 1e6))
-            }
-            CloudConfig::None => None,
-            CloudConfig::Quic(_) => self.settings.budgets.prices.map(|prices| (prices.prompt, prices.completion)),
-        }
-    }
 }
 
 impl Live {

@@ -46,11 +46,12 @@ fn link(turn: &Exported) -> Option<&tether_protocol::context::Link> {
 }
 
 /// Names, kinds and how to make them, in the order of the table.
-pub(super) const COLUMNS: [(&str, Kind, Make); 42] = [
+pub(super) const COLUMNS: [(&str, Kind, Make); 43] = [
     ("turn_id", Kind::Text, |t| text(t.record.turn_id.as_str())),
     ("session", Kind::Text, |t| Cell::Text(t.record.session.as_ref().map(|session| session.to_string()))),
     ("started_unix_ms", Kind::Int, |t| Cell::Int(Some(t.record.started_unix_ms))),
     ("task", Kind::Text, |t| Cell::Text(t.record.task.clone())),
+    ("task_source", Kind::Text, |t| Cell::Text(t.record.task_source.map(|source| source.as_str().into()))),
     ("local_only", Kind::Bool, |t| Cell::Bool(t.record.local_only)),
     ("action", Kind::Int, |t| Cell::Int(Some(i64::from(t.record.action.0)))),
     ("permitted", Kind::Text, |t| json(&t.record.permitted)),

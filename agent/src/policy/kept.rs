@@ -37,6 +37,7 @@ fn keep(decision: Decision, permitted: &Permitted) -> Decision {
 mod tests {
     use super::*;
     use crate::features::{Known, observe};
+    use crate::pace::Pace;
     use crate::permit::{Asked, Means, permitted};
     use proptest::prelude::*;
     use tether_policies::Candidate;
@@ -114,6 +115,8 @@ mod tests {
                 max_tokens: 64,
                 deadline_ms: None,
                 prices: None,
+                image_tokens: 1_000,
+                pace: Pace::default(),
                 power_w: (None, None),
             };
             let mut observation = observe(&known);

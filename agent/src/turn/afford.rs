@@ -7,6 +7,7 @@ use crate::budget::{Asked, Keeper, Offer, most};
 use crate::config::OnExhausted;
 use crate::daemon::{Daemon, Live};
 use std::collections::BTreeMap;
+use std::time::Instant;
 use tether_policies::budget::{Amounts, Refused, Reservation, Resource};
 use tether_policies::{Candidate, Decision, Observation, Permitted};
 use tether_protocol::api::{ApiError, ChatTurn, RouteChoice};
@@ -38,7 +39,7 @@ pub(super) fn decide_within(
     observation: &mut Observation,
     permitted: Permitted,
 ) -> Result<Afforded, ApiError> {
-    let permitted = quick_enough(live, permitted)?;
+    let permitted = quick_enough(live, permitted, daemon.pace().is_fresh(Instant::now()))?;
     let keeper = daemon.budgets();
     if keeper.is_empty() {
         let decision = decide(live, request, observation, &permitted, plan.local_only);
@@ -83,12 +84,16 @@ pub(super) fn decide_within(
     costs.exhausted(live, keeper, &permitted, offer, battery_percent)
 }
 
-/// Actions that are predicted to take longer than `budgets.latency_ms` are not permitted; one whose time is unknown is.
-fn quick_enough(live: &Live, permitted: Permitted) -> Result<Permitted, ApiError> {
+/// Actions that are predicted to take longer than `budgets.latency_ms` are not permitted. One whose time is unknown is,
+/// and so is the cloud where its time was not measured lately: a slow hour must not bar it for ever.
+fn quick_enough(live: &Live, permitted: Permitted, cloud_is_fresh: bool) -> Result<Permitted, ApiError> {
     let Some(limit_ms) = live.settings.budgets.latency_ms.map(|limit_ms| limit_ms as f64) else {
         return Ok(permitted);
     };
-    let quick = |candidate: &&Candidate| candidate.predicted.latency_ms.is_none_or(|latency_ms| latency_ms <= limit_ms);
+    let unknown = |candidate: &Candidate| candidate.action.route() == Route::Cloud && !cloud_is_fresh;
+    let quick = |candidate: &&Candidate| {
+        unknown(candidate) || candidate.predicted.latency_ms.is_none_or(|latency_ms| latency_ms <= limit_ms)
+    };
     let quick: Vec<Candidate> = permitted.candidates().iter().filter(quick).copied().collect();
     if let Ok(quick) = Permitted::new(quick) {
         return Ok(quick);

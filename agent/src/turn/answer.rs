@@ -3,10 +3,11 @@
 use super::attempt::guarded;
 use super::open::OpenTurn;
 use crate::execute::{Finished, Running, Step};
+use crate::pace::{Answered, Counted, upload_ms};
 use std::time::Instant;
 use tether_protocol::Route;
 use tether_protocol::api::{ApiError, PromptTokensDetails, TetherAnswer, TetherCosts, UsageBody};
-use tether_protocol::record::{FinishReason, Outcome};
+use tether_protocol::record::{FinishReason, Outcome, Usage};
 
 /// Dropping it stops whoever is answering and settles the turn as cancelled.
 pub struct Answer {
@@ -14,6 +15,8 @@ pub struct Answer {
     running: Running,
     first: Option<Step>,
     turn: OpenTurn,
+    /// When the first token came.
+    begun: Instant,
     newest: Instant,
     ended: bool,
 }
@@ -38,7 +41,8 @@ impl Answer {
     pub(super) fn new(mut turn: OpenTurn, running: Running, first: Step) -> Self {
         turn.record.model = Some(running.model().to_owned());
         turn.record.timings.first_token_ms = Some(turn.elapsed_ms());
-        Self { running, first: Some(first), turn, newest: Instant::now(), ended: false }
+        let begun = Instant::now();
+        Self { running, first: Some(first), turn, begun, newest: begun, ended: false }
     }
 
     /// Seconds since the Unix epoch.
@@ -71,6 +75,8 @@ impl Answer {
             reason,
             reason_detail,
             fallback: record.fallback.clone(),
+            task: record.task.clone(),
+            task_source: record.task_source,
             policy: record.policy.clone(),
             propensity: record.propensity,
             values: record.values.clone(),
@@ -136,11 +142,32 @@ impl Answer {
         record.dropped_messages = dropped_messages;
         record.timings.queue_ms = queue_ms;
         record.measured.cost_usd = cost_usd.filter(|_| nothing_before);
+        self.tell_pace(cost_usd);
         self.turn.settle(Outcome::Answered { finish_reason }).await;
         let tether = TetherAnswer { costs: Some(self.costs()), ..self.head() };
         let details = cached_tokens.map(|cached_tokens| PromptTokensDetails { cached_tokens });
         let usage = UsageBody { prompt_tokens_details: details, ..usage.into() };
         End { finish_reason, usage, tether }
+    }
+
+    /// A whole answer teaches what the next one will take.
+    fn tell_pace(&self, cost_usd: Option<f64>) {
+        let (record, mut pace) = (&self.turn.record, self.turn.daemon.pace());
+        let Usage { prompt_tokens, completion_tokens: answer_tokens } = record.usage;
+        if record.route == Route::Local {
+            return pace.local_answered(answer_tokens);
+        }
+        let Some(asked) = self.turn.cloud_asked else { return };
+        let counted = Counted { prompt_tokens, answer_tokens, cost_usd };
+        let answered = Answered {
+            upload_ms: upload_ms(record.context.link.value(), record.measured.uplink_bytes.unwrap_or(0)),
+            first_token_ms: self.begun.duration_since(asked.at).as_secs_f64() * 1e3,
+            total_ms: asked.at.elapsed().as_secs_f64() * 1e3,
+            estimated_tokens: asked.estimated_tokens,
+            images: asked.images,
+            counted: (!record.usage_estimated).then_some(counted),
+        };
+        pace.cloud_answered(&answered, Instant::now());
     }
 
     fn measure(&mut self) {

@@ -2,7 +2,7 @@
 
 use super::dialogue::Dialogue;
 use super::inputs::TurnViews;
-use super::open::{OpenTurn, turn_id};
+use super::open::{CloudAsked, OpenTurn, turn_id};
 use super::routing::Routing;
 use super::{Answer, deadline_exceeded};
 use crate::budget::Guard;
@@ -12,6 +12,7 @@ use crate::daemon::{Daemon, Live};
 use crate::dialogue::DialogueMessage;
 use crate::execute::{CloudInputs, CloudRun, LocalModel, LocalPrompt, Running, Step, ZooChoice, api_error};
 use crate::prompt;
+use crate::question::Task;
 use crate::store::Content;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -28,6 +29,7 @@ use tether_protocol::{Action, Route, TurnId, TurnRecord};
 pub(super) struct Plan {
     pub turn_id: TurnId,
     pub policy: String,
+    pub task: Option<Task>,
     pub dialogue: Dialogue,
     pub views: TurnViews,
     pub local_only: bool,
@@ -61,6 +63,7 @@ impl Plan {
         let mut plan = Self {
             turn_id: turn_id(),
             policy: live.policy.name().to_owned(),
+            task: daemon.question().task(request.task.as_deref(), dialogue.newest_text()),
             dialogue,
             views,
             local_only,
@@ -242,6 +245,11 @@ async fn attempt(
             let before = (turn.sent, turn.record.views.clone());
             // Whoever goes away now may have sent something; what is not known is told as sent.
             turn.note_travelled(observation, action, None);
+            turn.cloud_asked = Some(CloudAsked {
+                at: Instant::now(),
+                images: observation.images(action),
+                estimated_tokens: observation.prompt_tokens,
+            });
             let begun = within(until, plan.cloud(live, observation, action)).await;
             if let Some(Err(_)) = begun {
                 (turn.sent, turn.record.views) = before;
@@ -252,6 +260,7 @@ async fn attempt(
     let mut running = match begun {
         Ok(running) => running,
         Err(error) => {
+            turn.note_slow(&error);
             turn.held.failed(error.code(), turn.sent);
             return Err(error);
         }
@@ -263,6 +272,7 @@ async fn attempt(
     }
     match first {
         Step::Failed(error) => {
+            turn.note_slow(&error);
             turn.held.failed(error.code(), Some(running.bytes()));
             Err(error)
         }
@@ -302,8 +312,10 @@ async fn within<T>(until: Option<Instant>, future: impl Future<Output = T>) -> O
     }
 }
 
+const SLOW: &str = "cloud_slow";
+
 fn slow() -> ApiError {
-    ApiError::server(504, "cloud_slow", "the cloud brought no first token in time")
+    ApiError::server(504, SLOW, "the cloud brought no first token in time")
 }
 
 /// How long the cloud may take to its first token while the local model could still answer: half of what is left of
@@ -341,6 +353,14 @@ impl OpenTurn {
         self.sent = bytes;
         if bytes != Some((0, 0)) {
             self.record.views = observation.space.names(observation.space.sent(action));
+        }
+    }
+
+    /// That nobody waited any longer says how long the cloud takes at least.
+    fn note_slow(&self, error: &ApiError) {
+        if let Some(asked) = self.cloud_asked.filter(|_| error.code() == SLOW) {
+            let waited_ms = asked.at.elapsed().as_secs_f64() * 1e3;
+            self.daemon.pace().cloud_kept_waiting(waited_ms, Instant::now());
         }
     }
 

@@ -34,10 +34,20 @@ pub(super) struct OpenTurn {
     pub dropped_images: u32,
     /// Bytes that attempts sent, up and down, whether they failed or not; `None`: not known.
     pub sent: Option<(u64, u64)>,
+    /// The newest attempt at the cloud.
+    pub cloud_asked: Option<CloudAsked>,
     memory: Option<PendingMemory>,
     settled: bool,
     _turn_of_session: Option<OwnedMutexGuard<()>>,
     _place: OwnedSemaphorePermit,
+}
+
+/// What an answer is compared with, to learn how the cloud answers.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct CloudAsked {
+    pub at: Instant,
+    pub images: u32,
+    pub estimated_tokens: u32,
 }
 
 struct PendingMemory {
@@ -66,7 +76,8 @@ impl OpenTurn {
             session: request.session.clone(),
             client: caller.name.clone(),
             started_unix_ms: unix_ms(),
-            task: request.task.clone(),
+            task: observation.task.clone(),
+            task_source: plan.task.as_ref().map(|task| task.source),
             local_only: plan.local_only,
             context: observation.context.clone(),
             permitted: candidates.iter().map(|candidate| candidate.action).collect(),
@@ -114,6 +125,7 @@ impl OpenTurn {
             private: plan.local_only,
             dropped_images: plan.dialogue.dropped_images,
             sent: Some((0, 0)),
+            cloud_asked: None,
             memory,
             settled: false,
             _turn_of_session: None,

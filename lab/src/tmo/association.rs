@@ -7,11 +7,11 @@ use super::artifact::{self, Card};
 use super::data;
 use crate::mess::bench::Bar;
 use anyhow::ensure;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use tether_policies::text::TextAssociation;
 use tether_policies::text::fit::{Example, Loss, fit};
-use tether_policies::tmo::data::Dataset;
+use tether_policies::tmo::data::Dialogue;
 
 /// M4A1's views in their order.
 const VIEWS: [&str; 3] = ["first-person", "side", "overhead"];
@@ -34,7 +34,7 @@ struct Question {
 /// # Errors
 /// Also if the model is worth nothing on questions it has not seen: then there is nothing to ship.
 pub fn train(folder: &Path, out: &Path) -> anyhow::Result<String> {
-    let questions = questions(&data::dialogues(folder)?)?;
+    let questions = questions(&data::dialogues(folder)?.dialogues.iter().collect::<Vec<_>>())?;
     let bar = bar(&questions);
     let value = bar.value.unwrap_or(f64::NAN);
     ensure!(value > WORTH, "held-out R^2 is {value:.3}: a mean would do as well, nothing is written");
@@ -49,18 +49,30 @@ pub fn train(folder: &Path, out: &Path) -> anyhow::Result<String> {
     artifact::write(out, "association", &model.write()?, &card)
 }
 
+/// For each question of `asked`, the model that the other questions of `training` teach.
+pub fn of_other_questions<'a>(
+    training: &[&Dialogue],
+    asked: &[&'a Dialogue],
+) -> anyhow::Result<BTreeMap<&'a str, TextAssociation>> {
+    let known = questions(training)?;
+    let all: BTreeSet<&str> = asked.iter().flat_map(|d| &d.turns).map(|turn| turn.question.as_str()).collect();
+    let without = |text: &'a str| (text, model(known.iter().filter(|question| question.text != text)));
+    Ok(all.into_iter().map(without).collect())
+}
+
 /// The row of `make bench-tmo` about association.
 pub fn bench(folder: Option<&Path>, show: &mut dyn FnMut(&Bar) -> anyhow::Result<()>) -> anyhow::Result<()> {
     let Some(folder) = folder else {
         return show(&row(None, "skipped: no DATA".to_owned()));
     };
-    show(&bar(&questions(&data::dialogues(folder)?)?))
+    show(&bar(&questions(&data::dialogues(folder)?.dialogues.iter().collect::<Vec<_>>())?))
 }
 
-fn questions(data: &Dataset) -> anyhow::Result<Vec<Question>> {
-    ensure!(data.view_count == VIEWS.len(), "the data has {} views, expected {VIEWS:?}", data.view_count);
+fn questions(dialogues: &[&Dialogue]) -> anyhow::Result<Vec<Question>> {
     let mut found: BTreeMap<&str, Vec<Vec<f64>>> = BTreeMap::new();
-    for turn in data.dialogues.iter().flat_map(|dialogue| &dialogue.turns) {
+    for turn in dialogues.iter().flat_map(|dialogue| &dialogue.turns) {
+        let count = turn.association.len();
+        ensure!(count == VIEWS.len(), "the data has {count} views, expected {VIEWS:?}");
         found.entry(turn.question.as_str()).or_default().push(turn.association.clone());
     }
     ensure!(found.len() > 2, "{} different questions are too few", found.len());

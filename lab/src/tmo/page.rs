@@ -1,7 +1,8 @@
-//! Paper mode as a page with plots.
+//! Honest mode and paper mode as a page with plots.
 
 use super::sweep::Sweep;
 use super::table::{Curve, Line, sd_text};
+use super::tether::honest::{NAMES, Outcome};
 use crate::report::bars::{self, Bar};
 use crate::report::html;
 use crate::report::plot::{Chart, Series};
@@ -9,14 +10,13 @@ use std::collections::BTreeMap;
 use tether_policies::tmo::paper::SENT;
 
 /// `lines`: every policy under some budgets. `what` says what it was made from.
-pub fn page(what: &str, lines: &[Line], curves: &[Curve], sweep: &Sweep) -> String {
-    let mut body = format!(
-        "<p>{}. The published environment with its faults (paper mode): a policy is scored by the nearest-neighbour \
+pub fn page(what: &str, honest: Option<&Outcome>, lines: &[Line], curves: &[Curve], sweep: &Sweep) -> String {
+    let mut body = format!("<p>{}.</p>\n", html::escape(what));
+    body.extend(honest.map(cross_fitted));
+    body += "<h2>Paper mode</h2><p>The published environment with its faults: a policy is scored by the nearest-neighbour \
          estimator that it was trained on, so rewards here compare implementations, not policies in use. Rewards are \
          means per turn of a dialogue, then over test dialogues and splits. The optimum and the greedy policies query \
-         the evaluating estimator: bounds, not competitors.</p>\n",
-        html::escape(what)
-    );
+         the evaluating estimator: bounds, not competitors.</p>\n";
     for group in by_budget(lines) {
         body += &section(&group);
     }
@@ -25,7 +25,32 @@ pub fn page(what: &str, lines: &[Line], curves: &[Curve], sweep: &Sweep) -> Stri
     body += &against(&sweep.usage, "USD of a dialogue", |line| line.budget_usd);
     body += "</div>\n<h2>Learning</h2>\n<div class=\"plots\">";
     body += &learning(curves);
-    html::page("Local or cloud, and which views: paper mode", &(body + "</div>\n"))
+    html::page("Local or cloud, and which views", &(body + "</div>\n"))
+}
+
+/// Every policy of honest mode with its interval, and how the budgets were kept.
+fn cross_fitted(outcome: &Outcome) -> String {
+    let bar = |(place, name): (usize, &&str)| {
+        let (value, interval) = outcome.statistic(|means| means[place]);
+        Bar { name: (*name).to_owned(), value, interval }
+    };
+    let bars: Vec<Bar> = NAMES.iter().enumerate().map(bar).collect();
+    let cells = |bar: &Bar| {
+        vec![bar.name.clone(), format!("{:.4}", bar.value), format!("{:.4} .. {:.4}", bar.interval[0], bar.interval[1])]
+    };
+    let servable = outcome.played - outcome.unservable;
+    format!(
+        "<h2>Honest mode, cross-fitted</h2><p>What scores a policy never saw what trained it; random budgets in seconds, USD, \
+         joules and bytes, {} dialogues, of which {} no sequence of actions can serve. The tether policy went over a budget \
+         in {}, A2C without a mask in {} of the {servable} others. The optimum knows the coming turns and what scores \
+         them.</p>{}<div class=\"plots\">{}</div>\n",
+        outcome.played,
+        outcome.unservable,
+        outcome.over,
+        outcome.unmasked_over,
+        html::table(&["policy", "reward", "95 % of the mean"], &bars.iter().map(cells).collect::<Vec<_>>()),
+        bars::values("Reward by policy, honest mode.", &bars)
+    )
 }
 
 /// The lines of each budget, in the order of their appearance.
@@ -162,20 +187,34 @@ mod tests {
     use crate::tmo::learned::{Algorithm, Handling, Plan};
     use crate::tmo::sweep::sweep;
     use crate::tmo::table::{BUDGETS, Study};
+    use crate::tmo::tether::honest::Sums;
 
     #[test]
     fn every_policy_budget_and_curve_is_on_the_page() {
         let (data, splits) = made_up();
         let plans = [Plan { steps: 200, ..Plan::new(Algorithm::A2c, Handling::Journal, 0) }];
         let splits = &splits[..1];
-        let study = Study { data: &data, splits, budgets: &BUDGETS, baselines: true, optima: false, plans: &plans };
+        let study = Study {
+            data: &data,
+            splits,
+            budgets: &BUDGETS,
+            baselines: true,
+            optima: false,
+            plans: &plans,
+            tether: &[],
+        };
         let findings = study.run(&|_| {}).unwrap();
-        let sweep = sweep(&data, splits, &plans, false, &|_| {}).unwrap();
-        let html = page("Made of <nothing>", &findings.lines, &findings.curves, &sweep);
-        assert_eq!(html.matches("<h2>").count(), 5);
+        let sweep = sweep(&data, splits, &plans, &[], false, &|_| {}).unwrap();
+        let sums = |reward: f64| Sums { rewards: [reward; NAMES.len()], count: 2 };
+        let by_dialogue = [(1, sums(2.0)), (2, sums(2.4))].into();
+        let honest = Outcome { by_dialogue, played: 9, unservable: 5, unmasked_over: 3, ..Outcome::default() };
+        let html = page("Made of <nothing>", Some(&honest), &findings.lines, &findings.curves, &sweep);
+        assert_eq!(html.matches("<h2>").count(), 7);
+        assert!(html.contains("documented rule, masked</td><td>1.1000") && html.contains("in 3 of the 4 others"));
         assert!(html.contains("&lt;nothing&gt;") && html.contains("views 0+1+2") && html.contains("task table"));
-        // Two charts for each budget, one for learning, two of bars for each of three budgets; one line in the last.
-        assert_eq!(html.matches("<figure>").count(), 4 + 1 + 6);
+        // Two charts for each budget, one for learning, two of bars for each of three budgets, one of honest mode; one line
+        // in the last.
+        assert_eq!(html.matches("<figure>").count(), 4 + 1 + 6 + 1);
         assert!(html.rsplit("<figure>").next().unwrap().contains("RC-A2C (journal)"));
         assert!(!html.contains("NaN"));
     }

@@ -4,6 +4,7 @@ use super::data::Split;
 use super::learned::{BUDGET, Plan};
 use super::run::Budget;
 use super::table::{Curve, Line, Study};
+use super::tether::paper::Tether;
 use serde::Serialize;
 use tether_policies::tmo::data::Dataset;
 
@@ -20,18 +21,19 @@ pub struct Sweep {
     pub curves: Vec<Curve>,
 }
 
-/// Trains each plan once per split and plays it under all budgets.
+/// Trains each plan once per split and plays it, and the tether policies given, under all budgets.
 pub fn sweep(
     data: &Dataset,
     splits: &[Split],
     plans: &[Plan],
+    tether: &[Tether],
     optima: bool,
     report: &(dyn Fn(usize) + Sync),
 ) -> anyhow::Result<Sweep> {
     let latency = LATENCY_S.map(|latency_s| [latency_s, BUDGET[1]]);
     let usage = USAGE_USD.map(|usage_usd| [BUDGET[0], usage_usd]);
     let budgets: Vec<Budget> = latency.into_iter().chain(usage).collect();
-    let study = Study { data, splits, budgets: &budgets, baselines: false, optima, plans };
+    let study = Study { data, splits, budgets: &budgets, baselines: false, optima, plans, tether };
     let findings = study.run(report)?;
     // The lines of one policy follow each other, in the order of the budgets.
     let of = |range: std::ops::Range<usize>| {
@@ -57,7 +59,7 @@ mod tests {
     #[test]
     fn more_of_a_budget_is_never_worse_for_the_masked_bound_by_much_and_no_line_is_lost() {
         let (data, splits) = made_up();
-        let sweep = sweep(&data, &splits[..1], &[], false, &|_| {}).unwrap();
+        let sweep = sweep(&data, &splits[..1], &[], &[], false, &|_| {}).unwrap();
         assert_eq!((sweep.latency.len(), sweep.usage.len()), (16, 16));
         assert!(sweep.latency.iter().all(|line| line.budget_usd == BUDGET[1]));
         assert!(sweep.usage.iter().all(|line| line.budget_s == BUDGET[0]));

@@ -5,6 +5,7 @@ use super::contender::{Chance, Constant, Greedy, Optimum, TaskTable, best_consta
 use super::data::{Split, environment, named};
 use super::learned::{BUDGET, Plan};
 use super::run::{Budget, Contender, Score, play};
+use super::tether::paper::Tether;
 use rayon::prelude::*;
 use serde::Serialize;
 use tether_policies::tmo::data::{Dataset, Dialogue};
@@ -58,6 +59,8 @@ pub struct Study<'a> {
     pub optima: bool,
     /// Trained anew on each split, with its number added to the seed.
     pub plans: &'a [Plan],
+    /// The tether policy of each split; empty: it is not shown.
+    pub tether: &'a [Tether],
 }
 
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -72,7 +75,7 @@ type Named<'a> = (String, Box<dyn Contender + 'a>);
 impl Study<'_> {
     /// All baselines and bounds under [`BUDGETS`], nothing trained.
     pub fn bounds<'a>(data: &'a Dataset, splits: &'a [Split]) -> Study<'a> {
-        Study { data, splits, budgets: &BUDGETS, baselines: true, optima: true, plans: &[] }
+        Study { data, splits, budgets: &BUDGETS, baselines: true, optima: true, plans: &[], tether: &[] }
     }
 
     /// Steps of training in all, for a progress bar.
@@ -117,6 +120,8 @@ impl Study<'_> {
         let curves = learned.iter().map(curve).collect();
         let mut contenders = if self.baselines { baselines(&environment, &training) } else { Vec::new() };
         contenders.extend(learned.into_iter().map(|policy| (policy.name(), Box::new(policy) as Box<dyn Contender>)));
+        contenders
+            .extend(self.tether.get(number).map(|tether| (tether.name(), Box::new(tether) as Box<dyn Contender + '_>)));
         let mut bounds: Vec<Box<dyn Contender>> =
             vec![Box::new(Greedy { masked: false }), Box::new(Greedy { masked: true })];
         if self.optima {
@@ -269,6 +274,7 @@ mod tests {
             baselines: false,
             optima: false,
             plans: &plans,
+            tether: &[],
         };
         let steps = AtomicUsize::new(0);
         let count = |more| {

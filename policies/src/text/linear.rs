@@ -8,12 +8,15 @@
 use super::features::{BUCKETS, visit};
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
-use std::collections::HashMap;
+use serde_json::Value;
+use std::collections::{BTreeMap, HashMap};
 
 /// Outputs of one model: buffers for them are on the stack.
 pub const MAX_OUTPUTS: usize = 8;
 /// Eight outputs take 131 KB.
 pub const MAX_FILE_BYTES: usize = 256 * 1024;
+/// Where a safetensors header holds metadata.
+const METADATA: &str = "__metadata__";
 /// The one version of the features that this code computes.
 pub const VERSION: &str = "1";
 
@@ -114,8 +117,24 @@ impl Linear {
             TensorView::new(Dtype::F32, shape, bytes).map(|view| (name, view)).map_err(|error| fail(error.to_string()))
         });
         let views = views.collect::<Result<Vec<_>, _>>()?;
-        safetensors::serialize(views, Some(metadata)).map_err(|error| fail(error.to_string()))
+        let written = safetensors::serialize(views, Some(metadata)).map_err(|error| fail(error.to_string()))?;
+        sorted(&written).map_err(|error| fail(error.to_string()))
     }
+}
+
+/// The same file with its header in alphabetical order: safetensors writes metadata as a hash map gives them, and the same
+/// training is to give the same bytes.
+fn sorted(bytes: &[u8]) -> Result<Vec<u8>, serde_json::Error> {
+    let Some((length, rest)) = bytes.split_first_chunk::<8>() else { return Ok(bytes.to_vec()) };
+    let (header, data) = rest.split_at(u64::from_le_bytes(*length) as usize);
+    let mut parts: BTreeMap<String, Value> = serde_json::from_slice(header)?;
+    if let Some(metadata) = parts.get_mut(METADATA) {
+        let ordered: BTreeMap<String, Value> = serde_json::from_value(metadata.take())?;
+        *metadata = ordered.into_iter().collect();
+    }
+    let mut header = serde_json::to_vec(&parts)?;
+    header.resize(header.len().next_multiple_of(8), b' ');
+    Ok([&(header.len() as u64).to_le_bytes(), header.as_slice(), data].concat())
 }
 
 fn expect(metadata: &HashMap<String, String>, field: &'static str, expected: &str) -> Result<(), LoadError> {
@@ -151,6 +170,19 @@ mod tests {
         let bytes = tiny().write("k", &[("extra", "7".into())]).unwrap();
         let (read, metadata) = Linear::read("k", &bytes).unwrap();
         assert_eq!((read, metadata["extra"].as_str()), (tiny(), "7"));
+    }
+
+    #[test]
+    fn the_same_model_gives_the_same_bytes() {
+        let more: Vec<(String, String)> = (0..20).map(|n| (format!("key{n}"), n.to_string())).collect();
+        let more: Vec<(&str, String)> = more.iter().map(|(key, value)| (key.as_str(), value.clone())).collect();
+        let bytes = tiny().write("k", &more).unwrap();
+        let at = |key: &str| bytes.windows(key.len()).position(|part| part == key.as_bytes()).unwrap();
+        assert!(
+            at("\"key0\"") < at("\"key1\"") && at("\"key9\"") < at("\"kind\"") && at("\"outputs\"") < at("\"version\"")
+        );
+        assert_eq!(bytes, tiny().write("k", &more).unwrap());
+        assert_eq!(Linear::read("k", &bytes).unwrap().0, tiny());
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use crate::action::Route;
 use crate::id::{TurnId, ViewName};
-use crate::record::{FinishReason, Usage};
+use crate::record::{FinishReason, TaskSource, Usage};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -110,10 +110,16 @@ pub struct TetherAnswer {
     /// Set when the chosen route failed before the first token: why.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fallback: Option<String>,
+    /// The task category that the policy saw, and who says so; absent where it is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub task: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub task_source: Option<TaskSource>,
     pub policy: String,
     /// The probability with which the policy chose this action.
     pub propensity: f64,
-    /// The policy's value of each permitted action, from policies that have values.
+    /// The policy's value of each permitted action, in the order of the record's `permitted`, from policies that have
+    /// values.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub values: Option<Vec<f64>>,
     pub decision_us: u64,

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use tether::client::Client;
 use tether_protocol::Route;
 use tether_protocol::api::TetherAnswer;
+use tether_protocol::record::TaskSource;
 use tether_tests::kitchen;
 use tether_tests::system::{Daemon, Gateway, folder};
 
@@ -25,13 +26,14 @@ usd_per_million_prompt_tokens = 0.02
 usd_per_million_completion_tokens = 0.04
 "#;
 
-/// Task, question, and where the answer must come from. The gateway is stopped before turn 4.
-const TURNS: [(&str, &str, Route); 5] = [
-    ("Query", "Good morning! What should I check before I start cooking?", Route::Local),
-    ("Query", "Look at the front camera: what colours do you see on the counter?", Route::Cloud),
-    ("Assistive System", "Is the stove on? Check the overhead camera.", Route::Cloud),
-    ("Recommendation", "Look at the front camera again and suggest a warm drink.", Route::Local),
-    ("Message Editing", "Write one short message to Ada: breakfast is ready.", Route::Local),
+/// Whether the caller names the task or leaves it to the classifier, the question, and where the answer must come from.
+/// The gateway is stopped before turn 4.
+const TURNS: [(Option<&str>, &str, Route); 5] = [
+    (None, "Good morning! What should I check before I start cooking?", Route::Local),
+    (None, "Look at the front camera: what colours do you see on the counter?", Route::Cloud),
+    (Some("Assistive System"), "Is the stove on? Check the overhead camera.", Route::Cloud),
+    (None, "Look at the front camera again and suggest a warm drink.", Route::Local),
+    (None, "Write one short message to Ada: breakfast is ready.", Route::Local),
 ];
 /// The turn that the gateway does not live to see.
 const LAST_TURN_WITH_GATEWAY: usize = 3;
@@ -75,10 +77,10 @@ async fn push_views(client: &Client, turn: u32) -> Result<()> {
 }
 
 /// One turn, streamed to the terminal as it comes.
-async fn ask(client: &Client, number: usize, task: &str, question: &str) -> Result<TetherAnswer> {
-    println!("[{number}] {task}\n    > {question}");
+async fn ask(client: &Client, number: usize, task: Option<&str>, question: &str) -> Result<TetherAnswer> {
+    println!("[{number}] > {question}");
     print!("    < ");
-    let request = json!({
+    let mut request = json!({
         "messages": [{"role": "user", "content": question}],
         "stream": true,
         "max_tokens": 48,
@@ -87,8 +89,11 @@ async fn ask(client: &Client, number: usize, task: &str, question: &str) -> Resu
         "repetition_penalty": 1.1,
         "seed": 7,
         "stream_options": {"include_usage": true},
-        "tether": {"session": "kitchen", "task": task},
+        "tether": {"session": "kitchen"},
     });
+    if let Some(task) = task {
+        request["tether"]["task"] = task.into();
+    }
     let begun = Instant::now();
     let mut stream = client.ask_streamed(&request).await?;
     let (mut first, mut answer, mut model, mut tokens) = (None, None, String::new(), 0);
@@ -118,7 +123,13 @@ fn summary(answer: &TetherAnswer, model: &str, tokens: u32, first: Duration, tot
     let shown = |value: Option<u64>| value.map_or("unknown".to_owned(), |bytes| bytes.to_string());
     let (up, down) = (shown(costs.and_then(|c| c.uplink_bytes)), shown(costs.and_then(|c| c.downlink_bytes)));
     let usd = costs.and_then(|c| c.usd).map_or("unknown".to_owned(), |usd| format!("{usd:.8}"));
+    let task = answer.task.as_deref().unwrap_or("unknown");
+    let by = answer.task_source.map_or("the text does not tell", |source| match source {
+        TaskSource::Request => "the caller says so",
+        TaskSource::Text => "from the text",
+    });
     let mut lines = vec![
+        format!("    task {task} ({by})"),
         format!("    route {} ({model}), views sent: {views}", answer.route),
         format!("    reason {}: {}", answer.reason, answer.reason_detail),
         format!(

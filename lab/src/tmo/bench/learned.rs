@@ -40,6 +40,7 @@ pub(super) fn run(given: Option<&Given<'_>>, show: &mut Show<'_>) -> anyhow::Res
         baselines: false,
         optima: false,
         plans: &plans,
+        tether: &[],
     };
     let steps = Steps::new(study.steps(), "steps");
     let lines = study.run(&|more| steps.advance(more))?.lines;

@@ -9,6 +9,8 @@ use crate::tmo::progress::Steps;
 use crate::tmo::run::{Budget, Contender};
 use crate::tmo::sweep::sweep;
 use crate::tmo::table::{self, BUDGETS, Study};
+use crate::tmo::tether::train::uplinks;
+use crate::tmo::tether::{honest, paper};
 use anyhow::{Context, ensure};
 use clap::{Args, ValueEnum};
 use std::path::PathBuf;
@@ -79,7 +81,8 @@ impl Training {
 pub(super) struct TableArgs {
     #[command(flatten)]
     source: Source,
-    /// Also A2C, PPO and DQN, trained anew on each split: plain, the journal's form, and with multipliers.
+    /// Also A2C, PPO and DQN, trained anew on each split: plain, the journal's form, and with multipliers; and the tether
+    /// policy, one network a split for all budgets.
     #[arg(long)]
     learned: bool,
     #[command(flatten)]
@@ -94,7 +97,8 @@ pub(super) fn table(args: &TableArgs) -> anyhow::Result<()> {
     let (data, splits) = args.source.load()?;
     let handlings = [Handling::None, Handling::Journal, Handling::PrimalDual];
     let plans = if args.learned { args.training.plans(&handlings) } else { Vec::new() };
-    let study = Study { plans: &plans, ..Study::bounds(&data, &splits) };
+    let tether = if args.learned { paper::train_all(&data, &splits)? } else { Vec::new() };
+    let study = Study { plans: &plans, tether: &tether, ..Study::bounds(&data, &splits) };
     let steps = Steps::new(study.steps(), "steps");
     let lines = study.run(&|more| steps.advance(more))?.lines;
     steps.done();
@@ -239,7 +243,8 @@ pub(super) fn run_sweep(args: &SweepArgs) -> anyhow::Result<()> {
     let (data, splits) = args.source.load()?;
     let plans = args.training.plans(&[Handling::Journal]);
     let steps = Steps::new(plans.len() * splits.len() * args.training.steps, "steps");
-    let sweep = sweep(&data, &splits, &plans, args.optimum, &|more| steps.advance(more))?;
+    let tether = paper::train_all(&data, &splits)?;
+    let sweep = sweep(&data, &splits, &plans, &tether, args.optimum, &|more| steps.advance(more))?;
     steps.done();
     Ok(crate::report::print(&if args.json { serde_json::to_string(&sweep)? + "\n" } else { sweep.text() })?)
 }
@@ -250,6 +255,9 @@ pub(super) struct ReportArgs {
     source: Source,
     #[command(flatten)]
     training: Training,
+    /// Leaves out honest mode, which trains twenty networks more: some minutes.
+    #[arg(long)]
+    paper_only: bool,
     /// Where the page goes; it needs no network.
     #[arg(long, value_name = "FILE", default_value = "tmo.html")]
     html: PathBuf,
@@ -260,11 +268,19 @@ pub(super) fn report(args: &ReportArgs) -> anyhow::Result<()> {
     let (data, splits) = args.source.load()?;
     let plans = args.training.plans(&[Handling::None, Handling::Journal, Handling::PrimalDual]);
     let swept = args.training.plans(&[Handling::Journal]);
-    let study = Study { plans: &plans, ..Study::bounds(&data, &splits) };
+    let tether = paper::train_all(&data, &splits)?;
+    let study = Study { plans: &plans, tether: &tether, ..Study::bounds(&data, &splits) };
     let steps = Steps::new(study.steps() + swept.len() * splits.len() * args.training.steps, "steps");
     let findings = study.run(&|more| steps.advance(more))?;
-    let sweep = sweep(&data, &splits, &swept, false, &|more| steps.advance(more))?;
+    let sweep = sweep(&data, &splits, &swept, &tether, false, &|more| steps.advance(more))?;
     steps.done();
+    let honest = match args.paper_only {
+        true => None,
+        false => {
+            let uplinks_mbps = args.source.data.as_deref().map(uplinks).transpose()?.unwrap_or_default();
+            Some(honest::cross_fitted(&data, args.training.seed, &uplinks_mbps)?)
+        }
+    };
     let what = format!(
         "Data: {}; {} splits, seeds from {}, {} steps of training",
         args.source.described()?,
@@ -272,7 +288,7 @@ pub(super) fn report(args: &ReportArgs) -> anyhow::Result<()> {
         args.training.seed,
         args.training.steps
     );
-    let html = page(&what, &findings.lines, &findings.curves, &sweep);
+    let html = page(&what, honest.as_ref(), &findings.lines, &findings.curves, &sweep);
     std::fs::write(&args.html, html).with_context(|| format!("cannot write {}", args.html.display()))?;
     crate::report::print(&table::text(&findings.lines))?;
     eprintln!("wrote {}", args.html.display());

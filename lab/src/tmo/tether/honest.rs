@@ -6,13 +6,14 @@
 
 use super::a2c::A2c;
 use super::bootstrap::interval;
-use super::rivals::Rival;
+use super::rivals::{Reader, Rival};
 use super::{HIDDEN, progress};
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 use std::collections::BTreeMap;
+use tether_policies::text::TaskClassifier;
 use tether_policies::tmo::data::{Dataset, Dialogue, Turn};
 use tether_policies::tmo::honest::moment::actions;
 use tether_policies::tmo::honest::play::{Scoring, play};
@@ -75,8 +76,16 @@ pub fn halves(data: &Dataset, seed: u64) -> [Vec<&Dialogue>; 2] {
 }
 
 /// In the order of `Outcome::rewards`.
-pub const NAMES: [&str; 6] =
-    ["tether", "A2C, masked", "task table, masked", "greedy on the training model, masked", "optimum", "A2C"];
+pub const NAMES: [&str; 8] = [
+    "tether",
+    "A2C, masked",
+    "task table, masked",
+    "greedy on the training model, masked",
+    "optimum",
+    "A2C",
+    "tether as in the daemon",
+    "documented rule, masked",
+];
 
 /// One dialogue's mean rewards per turn, by policy, summed over its servable budgets.
 #[derive(Debug, Clone, Copy, Default)]
@@ -88,8 +97,8 @@ pub struct Sums {
 #[derive(Debug, Clone, Default)]
 pub struct Outcome {
     pub by_dialogue: BTreeMap<u64, Sums>,
-    /// Dialogues under a budget, those that no sequence of actions serves among them, and those of the tether policy that
-    /// were over one.
+    /// Dialogues under a budget, those that no sequence of actions serves among them, and those of the tether policy (of
+    /// both its forms) that were over one.
     pub played: usize,
     pub unservable: usize,
     pub over: usize,
@@ -141,10 +150,12 @@ impl Outcome {
 /// The tether policy for every profile against its rivals on the default one, under random budgets.
 pub fn cross_fitted(data: &Dataset, seed: u64, uplinks_mbps: &[f64]) -> anyhow::Result<Outcome> {
     let bar = progress(HALVINGS as usize * 2, "halves");
+    let classifier = Reader::classifier()?;
     let jobs: Vec<(u64, usize)> = (0..HALVINGS).flat_map(|halving| [(halving, 0), (halving, 1)]).collect();
     let one = |&(halving, side): &(u64, usize)| -> anyhow::Result<Outcome> {
         let halves = halves(data, seed * 1_000 + halving);
-        let outcome = one_side(data, &halves[side], &halves[1 - side], seed * 1_000 + halving, uplinks_mbps);
+        let outcome =
+            one_side(data, &classifier, &halves[side], &halves[1 - side], seed * 1_000 + halving, uplinks_mbps);
         bar.inc(1);
         outcome
     };
@@ -155,10 +166,11 @@ pub fn cross_fitted(data: &Dataset, seed: u64, uplinks_mbps: &[f64]) -> anyhow::
     Ok(sum)
 }
 
-fn one_side(
-    data: &Dataset,
+fn one_side<'a>(
+    data: &'a Dataset,
+    classifier: &'a TaskClassifier,
     training: &[&Dialogue],
-    test: &[&Dialogue],
+    test: &[&'a Dialogue],
     seed: u64,
     uplinks_mbps: &[f64],
 ) -> anyhow::Result<Outcome> {
@@ -168,6 +180,7 @@ fn one_side(
     let scoring = |model| Scoring { model, costs: &costs, actions: &actions, weights: &weights };
     let tether = policy(train(data, training, everything(uplinks_mbps.to_vec()), recipe(seed), &mut |_| {})?)?;
     let a2c = A2c::train(training, scoring(&known), seed);
+    let reader = Reader::new(data, classifier, training, test)?;
     let rivals = [
         Rival::Tether(&tether),
         Rival::A2c(&a2c),
@@ -175,6 +188,8 @@ fn one_side(
         Rival::Greedy(scoring(&known)),
         Rival::Optimum,
         Rival::Unmasked(&a2c),
+        Rival::Deployed(&tether, &reader),
+        Rival::Rule(&reader),
     ];
     let mut outcome = Outcome::default();
     let mut random = ChaCha8Rng::seed_from_u64(seed);
@@ -185,13 +200,13 @@ fn one_side(
                 play(dialogue, &budget, &scoring(&hidden), &mut |now| rival.choose(now, &scoring(&hidden)))
             });
             outcome.played += 1;
-            outcome.over += usize::from(played[0].over);
+            outcome.over += usize::from(played[0].over) + usize::from(played[6].over);
             if !played[0].servable {
                 outcome.unservable += 1;
                 continue;
             }
             outcome.unmasked_over += usize::from(played[5].over);
-            outcome.refused += played[0].refused;
+            outcome.refused += played[0].refused + played[6].refused;
             let sums = outcome.by_dialogue.entry(dialogue.id).or_default();
             sums.rewards.iter_mut().zip(played).for_each(|(sum, played)| *sum += played.reward);
             sums.count += 1;

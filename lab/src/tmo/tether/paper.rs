@@ -61,6 +61,22 @@ pub fn train(data: &Dataset, split: &Split, seed: u64, step: &(dyn Fn(usize) + S
     Ok(Tether(TetherPolicy::new(config, &weights)?.with(0.0, WhenNothingFits::Refuse)))
 }
 
+/// One policy for each split, trained on its training dialogues.
+pub fn train_all(data: &Dataset, splits: &[Split]) -> anyhow::Result<Vec<Tether>> {
+    let bar = progress(recipe(0).steps() * splits.len(), "paper mode");
+    let one = |(number, split): (usize, &Split)| {
+        let last = std::sync::atomic::AtomicUsize::new(0);
+        let step = |now: usize| {
+            let before = last.swap(now, std::sync::atomic::Ordering::Relaxed);
+            bar.inc(now.saturating_sub(before) as u64);
+        };
+        train(data, split, number as u64, &step).with_context(|| format!("split {number}"))
+    };
+    let trained = splits.par_iter().enumerate().map(one).collect();
+    bar.finish_and_clear();
+    trained
+}
+
 /// One budget over all splits.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Row {
@@ -74,20 +90,12 @@ pub struct Row {
 
 /// Trains and judges on every split.
 pub fn rows(data: &Dataset, splits: &[Split]) -> anyhow::Result<Vec<Row>> {
-    let steps = recipe(0).steps();
-    let bar = progress(steps * splits.len(), "paper mode");
-    let one = |(number, split): (usize, &Split)| -> anyhow::Result<Vec<_>> {
-        let last = std::sync::atomic::AtomicUsize::new(0);
-        let step = |now: usize| {
-            let before = last.swap(now, std::sync::atomic::Ordering::Relaxed);
-            bar.inc(now.saturating_sub(before) as u64);
-        };
-        let tether = train(data, split, number as u64, &step).with_context(|| format!("split {number}"))?;
+    let trained = train_all(data, splits)?;
+    let one = |(tether, split): (&Tether, &Split)| -> anyhow::Result<Vec<_>> {
         let (environment, test) = (environment(data, split)?, named(data, &split.test)?);
-        Ok(BUDGETS.iter().map(|&budget| play(&tether, &environment, &test, budget)).collect())
+        Ok(BUDGETS.iter().map(|&budget| play(tether, &environment, &test, budget)).collect())
     };
-    let scores = splits.par_iter().enumerate().map(one).collect::<anyhow::Result<Vec<_>>>()?;
-    bar.finish_and_clear();
+    let scores = trained.par_iter().zip(splits).map(one).collect::<anyhow::Result<Vec<_>>>()?;
     let row = |at: usize| {
         let of = |split: usize| scores[split][at].reward / scores[split][at].dialogues as f64;
         let count = scores.len() as f64;

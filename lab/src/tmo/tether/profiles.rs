@@ -18,8 +18,8 @@ const FOLDS: usize = 4;
 /// Budgets drawn for each dialogue and profile.
 const BUDGETS: usize = 4;
 
-/// A network of one profile alone sees the same number of dialogues of its profile many times over; a third of the steps
-/// is where its reward stops rising.
+/// A network of one profile alone takes half of the steps, all of them of its profile. What more steps would give it was not
+/// measured.
 fn own_recipe(seed: u64) -> Recipe {
     Recipe { imitation: recipe(seed).imitation / 2, ..recipe(seed) }
 }

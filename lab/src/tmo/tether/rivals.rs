@@ -1,5 +1,9 @@
 //! What the tether policy is compared with in the honest environment. All but one are given the same mask.
 
+mod read;
+
+pub use read::Reader;
+
 use super::a2c::A2c;
 use tether_policies::tmo::data::Dialogue;
 use tether_policies::tmo::honest::moment::Moment;
@@ -9,6 +13,10 @@ use tether_policies::tmo::tether::policy::permit;
 
 pub enum Rival<'a> {
     Tether(&'a TetherPolicy),
+    /// As the daemon has it: the task and the association from the text, no joules where they have no budget.
+    Deployed(&'a TetherPolicy, &'a Reader<'a>),
+    /// The documented rule, on the question's words.
+    Rule(&'a Reader<'a>),
     A2c(&'a A2c),
     /// As published: nothing keeps it within budgets but what it learned.
     Unmasked(&'a A2c),
@@ -50,6 +58,11 @@ impl Rival<'_> {
                 let mut scores = vec![0.0; now.moment.facts.len()];
                 policy.choose(&now.scene, &now.moment.facts, 0, &mut scores).ok().map(|choice| choice.index)
             }
+            Rival::Deployed(policy, reader) => reader.with(now, |scene, facts| {
+                let mut scores = vec![0.0; facts.len()];
+                policy.choose(scene, facts, 0, &mut scores).ok().map(|choice| choice.index)
+            }),
+            Rival::Rule(reader) => reader.rule(now),
             Rival::A2c(a2c) => masked(a2c.logits(now, scoring.costs)),
             Rival::Unmasked(a2c) => {
                 let logits = a2c.logits(now, scoring.costs);
@@ -59,7 +72,8 @@ impl Rival<'_> {
             Rival::Greedy(training) => {
                 let Scoring { model, actions, weights, .. } = training;
                 let costs = scoring.costs;
-                let moment = Moment::new(now.scene.task, now.association, actions, costs, model, weights);
+                let association = &now.asked[now.asked.len() - 1].association;
+                let moment = Moment::new(now.scene.task, association, actions, costs, model, weights);
                 masked(moment.rewards)
             }
             Rival::Optimum => optimum(now.coming, &now.scene.remaining).map(|(_, n)| n),

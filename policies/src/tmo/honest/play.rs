@@ -1,6 +1,6 @@
 //! A policy through dialogues: the next observation follows the action taken, and four budgets are kept or not.
 
-use crate::tmo::data::Dialogue;
+use crate::tmo::data::{Dialogue, Turn};
 use crate::tmo::honest::link::Costs;
 use crate::tmo::honest::moment::{Moment, limits, refused, spend};
 use crate::tmo::honest::response::ResponseModel;
@@ -24,7 +24,8 @@ pub struct Scoring<'a> {
 pub struct Now<'a> {
     pub scene: Scene<'a>,
     pub moment: &'a Moment,
-    pub association: &'a [f64],
+    /// The turns up to this one, which is the last: what was asked, for those who read it.
+    pub asked: &'a [Turn],
     /// This turn and those after it: for bounds only.
     pub coming: &'a [Moment],
 }
@@ -63,7 +64,7 @@ pub fn play(
     let reserve = Reserve::new(scoring.costs.levels(view_count).map(free));
     let servable = reserve.can_finish(limits(budget), turns as u32);
     let (mut remaining, mut history, mut reward, mut refusals) = (*budget, Vec::new(), 0.0, 0);
-    for (at, (moment, turn)) in moments.iter().zip(&dialogue.turns).enumerate() {
+    for (at, moment) in moments.iter().enumerate() {
         let scene = Scene {
             history: &history,
             before: at,
@@ -73,7 +74,7 @@ pub fn play(
             following: (turns - at - 1) as u32,
             following_known: true,
         };
-        let now = Now { scene, moment, association: &turn.association, coming: &moments[at..] };
+        let now = Now { scene, moment, asked: &dialogue.turns[..=at], coming: &moments[at..] };
         let task = moment.task;
         match choose(&now) {
             Some(n) => {
@@ -123,7 +124,6 @@ pub fn optimum(coming: &[Moment], remaining: &Amounts) -> Option<(f64, usize)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tmo::data::Turn;
     use crate::tmo::honest::hardware::HARDWARE;
     use crate::tmo::honest::link::Link;
     use crate::tmo::honest::moment::actions;

@@ -321,10 +321,11 @@ fn uniform(seed: u64) -> f64 {
     ((z ^ (z >> 31)) >> 11) as f64 / (1u64 << 53) as f64
 }
 
-/// Sum over the views sent; unknown if one is.
+/// Sum over the pictures sent; unknown if one is. Sensors' readings are text and add nothing.
 fn association(observation: &Observation, views: ViewSet) -> Option<f64> {
     let contexts = &observation.context.views;
-    views.iter().map(|view| contexts.get(view).and_then(|context| context.association)).sum()
+    let pictures = views.iter().filter(|&view| contexts.get(view).is_none_or(|context| !context.is_text));
+    pictures.map(|view| contexts.get(view).and_then(|context| context.association)).sum()
 }
 
 fn reason(choice: &Choice, observation: &Observation, permitted: &Permitted, scores: &[f32]) -> Reason {

@@ -22,6 +22,11 @@ const FUTURES: usize = 3;
 const LENGTH_UNKNOWN: f64 = 0.25;
 /// Share of turns whose task is unknown, and of those with a task of another name.
 const TASK_UNKNOWN: f64 = 0.05;
+/// Share of dialogues in which a route's cost in a resource without a budget is not known, as before the first answer, or
+/// where no meter is. Energy is unknown more often.
+const COST_UNKNOWN: [f64; RESOURCES] = [0.1, 0.1, 0.4, 0.05];
+/// Share of turns whose association nobody tells.
+const ASSOCIATION_UNKNOWN: f64 = 0.05;
 /// Share of batches with another number of views than the data's; [`VIEWS`] are then as likely.
 const OTHER_VIEWS: f64 = 0.3;
 const VIEWS: std::ops::RangeInclusive<usize> = 0..=4;
@@ -35,7 +40,7 @@ pub struct HonestStage<'a> {
     model: &'a ResponseModel,
     weights: Weights,
     scenario: Scenario,
-    /// Whether the number of views, tasks' names and the knowledge of the length vary.
+    /// Whether the number of views, tasks' names and the knowledge of the length, of costs and of association vary.
     vary: bool,
     turns: Vec<&'a Turn>,
     lengths: Vec<usize>,
@@ -47,6 +52,8 @@ pub struct HonestStage<'a> {
     length: usize,
     length_known: bool,
     whole: Amounts,
+    /// By route (local, cloud) and resource.
+    untold: [[bool; RESOURCES]; 2],
     remaining: Amounts,
     history: Vec<Past>,
     moment: Moment,
@@ -79,6 +86,7 @@ impl<'a> HonestStage<'a> {
             length: 1,
             length_known: true,
             whole: [None; RESOURCES],
+            untold: [[false; RESOURCES]; 2],
             remaining: [None; RESOURCES],
             history: Vec::new(),
             moment,
@@ -101,7 +109,14 @@ impl<'a> HonestStage<'a> {
             let others = &any(random).association;
             association.push(if others.is_empty() { 0.2 } else { others[random.random_range(0..others.len())] });
         }
-        Moment::new(task, &association, &self.actions, &self.costs, self.model, &self.weights)
+        let mut moment = Moment::new(task, &association, &self.actions, &self.costs, self.model, &self.weights);
+        let unassociated = self.vary && random.random_bool(ASSOCIATION_UNKNOWN);
+        for facts in &mut moment.facts {
+            let untold = &self.untold[usize::from(facts.cloud)];
+            facts.cost.iter_mut().zip(untold).filter(|(_, untold)| **untold).for_each(|(cost, _)| *cost = None);
+            facts.association = facts.association.filter(|_| !unassociated || facts.views.is_empty());
+        }
+        moment
     }
 
     fn scene(&self) -> Scene<'_> {
@@ -162,6 +177,13 @@ impl Stage<RESOURCES> for HonestStage<'_> {
             self.whole = [None; RESOURCES];
         }
         self.reserve = Reserve::new(self.costs.levels(self.view_count).map(|cost| self.free(cost)));
+        let whole = self.whole;
+        let untold = |random: &mut ChaCha8Rng| {
+            // Drawn for every resource, so that a budget changes no other draw.
+            let drawn = COST_UNKNOWN.map(|share| random.random_bool(share));
+            std::array::from_fn(|r| self.vary && whole[r].is_none() && drawn[r])
+        };
+        self.untold = [untold(random), untold(random)];
         self.remaining = self.whole;
         self.history.clear();
         self.moment = self.see(random);
