@@ -84,7 +84,7 @@ pub struct CloudStream {
 }
 
 /// Why a turn could not be sent at all.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum CloudError {
     #[error("the gateway at {address} cannot be reached: {problem}")]
     Unreachable { address: String, problem: String },
@@ -96,6 +96,24 @@ pub enum CloudError {
     Deadline,
     #[error("cloud settings: {0}")]
     Config(String),
+}
+
+impl CloudError {
+    /// What a person can do about it.
+    pub fn fix(&self) -> &'static str {
+        match self {
+            CloudError::Unreachable { .. } | CloudError::Deadline => {
+                "see that the gateway runs, that its UDP (QUIC) or TCP (HTTPS) port is open, and the address"
+            }
+            CloudError::Untrusted { .. } => {
+                "cloud.ca or cloud.server_sha256 must be of this gateway: copy them again from `tether-cloud init`"
+            }
+            CloudError::Refused(_) => {
+                "the token or certificate of this device must be known there: `tether-cloud init`"
+            }
+            CloudError::Config(_) => "correct [cloud] in the settings",
+        }
+    }
 }
 
 /// The two kinds of far side.
@@ -168,6 +186,14 @@ impl Cloud {
         match self {
             Cloud::Quic(cloud) => cloud.probe_bytes(),
             Cloud::OpenAi(_) => 0,
+        }
+    }
+
+    /// Why it could not be reached the last time that it was tried; `None` if it could, or was not tried yet.
+    pub fn problem(&self) -> Option<CloudError> {
+        match self {
+            Cloud::Quic(cloud) => cloud.problem(),
+            Cloud::OpenAi(cloud) => cloud.problem(),
         }
     }
 

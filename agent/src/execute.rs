@@ -13,6 +13,7 @@ pub use zoo::{LocalZoo, ZooError};
 
 use tether_protocol::api::ApiError;
 use tether_protocol::record::{FinishReason, Usage};
+use tether_protocol::wire::Vision;
 
 /// What an answer under way says: any number of `Text`, then `Done` or `Failed` once.
 #[derive(Debug)]
@@ -57,6 +58,14 @@ impl Running {
         match self {
             Running::Local(run) => run.model(),
             Running::Cloud(run) => run.model(),
+        }
+    }
+
+    /// How the images that travelled are seen; known with the first token.
+    pub fn vision(&self) -> Option<Vision> {
+        match self {
+            Running::Local(_) => None,
+            Running::Cloud(run) => run.vision(),
         }
     }
 

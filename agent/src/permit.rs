@@ -11,8 +11,8 @@ pub struct Asked<'a> {
     pub route: RouteChoice,
     /// The only views that may travel; with `route = "cloud"` exactly these do.
     pub views: Option<&'a [ViewName]>,
-    /// By the request, by an attached view, or by the daemon's configuration.
-    pub local_only: bool,
+    /// By the request, by a view that it shows, or by the daemon's configuration: why, in words for the client.
+    pub local_only: Option<&'a str>,
 }
 
 /// Which sides exist; `Err` says why one does not, in words for the client.
@@ -37,7 +37,7 @@ pub fn permitted(
 ) -> Result<Vec<Action>, ApiError> {
     let wanted = asked.views.map(|names| wanted_views(space, names)).transpose()?;
     let local = asked.route != RouteChoice::Cloud && means.local.is_ok();
-    let cloud_asked = asked.route != RouteChoice::Local && !asked.local_only;
+    let cloud_asked = asked.route != RouteChoice::Local && asked.local_only.is_none();
     // A link that is down is tried only if nothing else can answer: the attempt is the probe.
     let cloud = cloud_asked && means.cloud.is_ok() && !(means.link_down && local);
     let mut actions = Vec::new();
@@ -97,17 +97,19 @@ fn wanted_views(space: &ActionSpace, names: &[ViewName]) -> Result<ViewSet, ApiE
 /// Says why nobody may answer, as precisely as it is known.
 fn nothing(asked: Asked<'_>, means: Means<'_>) -> ApiError {
     let cloud = match (asked.local_only, means.cloud) {
-        (true, _) => "the turn is local_only",
-        (false, Err(why)) => why,
-        (false, Ok(())) => "not asked for",
+        (Some(_), _) => "the turn is local_only",
+        (None, Err(why)) => why,
+        (None, Ok(())) => "not asked for",
     };
     let local = means.local.err().unwrap_or("not asked for");
     match asked.route {
-        RouteChoice::Cloud if asked.local_only => {
-            let message = "route \"cloud\" was asked for, but nothing may leave this device for this turn (local_only)";
-            ApiError::refused(403, "local_only", message)
-        }
-        RouteChoice::Cloud => ApiError::server(503, "cloud_unavailable", format!("cloud: {cloud}")),
+        RouteChoice::Cloud => match asked.local_only {
+            None => ApiError::server(503, "cloud_unavailable", format!("cloud: {cloud}")),
+            Some(why) => {
+                let message = "route \"cloud\" was asked for, but nothing of this turn may leave the device";
+                ApiError::refused(403, "local_only", format!("{message}: {why}"))
+            }
+        },
         RouteChoice::Local => ApiError::server(503, "local_unavailable", format!("local: {local}")),
         RouteChoice::Auto => {
             ApiError::server(503, "nothing_can_answer", format!("nobody may answer: local: {local}; cloud: {cloud}"))

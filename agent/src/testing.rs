@@ -186,6 +186,7 @@ pub fn turn_record(id: &str) -> TurnRecord {
         reserved: None,
         route: Route::Local,
         views: Vec::new(),
+        vision: None,
         model: None,
         fallback: None,
         measured: Cost::default(),

@@ -16,6 +16,7 @@ mod routing;
 
 pub use answer::{Answer, End, Piece};
 
+use crate::cloud::CloudError;
 use crate::daemon::{Daemon, Live};
 use crate::features::{Known, candidates, observe};
 use crate::permit::{Asked, Means, permitted};
@@ -31,6 +32,7 @@ use tether_policies::{Decision, Observation, Permitted};
 use tether_protocol::api::{ApiError, ChatTurn, RouteChoice};
 use tether_protocol::context::LinkState;
 use tether_protocol::limits::MAX_DEADLINE_MS;
+use tether_protocol::wire::ErrorCode;
 use tether_protocol::{Action, Context, Reading, Reason, TurnId};
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -79,7 +81,7 @@ async fn stages(
     let mut dialogue = Dialogue::recall(daemon, &live, &request).await?;
     let mut views = TurnViews::gather(daemon, &live, &mut dialogue, &request.sensors).await?;
     daemon.question().associate(dialogue.newest_text(), &mut views.context);
-    let local_only = request.local_only || live.settings.local_only || views.attached_private;
+    let local_only = stays_here(&request, &live, &dialogue, &views);
     let plan = Plan::new(daemon, &live, &request, &routing, dialogue, views, local_only, deadline).await?;
 
     let deciding = Instant::now();
@@ -94,6 +96,19 @@ async fn stages(
     attempt::execute(plan, turn, &live, &decision, &observation, &permitted).await
 }
 
+/// Why nothing of this turn may leave the device, if it may not.
+fn stays_here(request: &ChatTurn, live: &Live, dialogue: &Dialogue, views: &TurnViews) -> Option<String> {
+    if live.settings.local_only {
+        Some("the daemon is local_only".into())
+    } else if request.local_only {
+        Some("the request asked for it".into())
+    } else if views.attached_private {
+        Some("what came with the request stands for a view that is local_only".into())
+    } else {
+        dialogue.private_images.clone()
+    }
+}
+
 fn features(
     daemon: &Daemon,
     live: &Live,
@@ -103,7 +118,7 @@ fn features(
     deadline_ms: Option<u64>,
 ) -> Result<(Observation, Permitted), ApiError> {
     let context = context(daemon, live, plan);
-    let asked = Asked { route: routing.route, views: request.views.as_deref(), local_only: plan.local_only };
+    let asked = Asked { route: routing.route, views: request.views.as_deref(), local_only: plan.local_only.as_deref() };
     let link = context.link.value().map(|link| link.state);
     let means = Means {
         local: daemon.local().map(drop).map_err(String::as_str),
@@ -153,24 +168,36 @@ fn decide(
     request: &ChatTurn,
     observation: &Observation,
     permitted: &Permitted,
-    local_only: bool,
+    local_only: Option<&str>,
 ) -> Decision {
     let mut decision = live.policy.decide(observation, permitted, rand::random());
     // A policy sees what is permitted, not why; the answer says why.
     let link_down = observation.context.link.value().is_some_and(|link| link.state == LinkState::Down);
-    if local_only {
-        decision.reason = Reason::new("local_only", "nothing of this turn may leave the device");
+    if let Some(why) = local_only {
+        decision.reason = Reason::new("local_only", format!("nothing of this turn may leave the device: {why}"));
     } else if request.route != RouteChoice::Auto {
         decision.reason = Reason::new("asked", format!("the request asked for the route {}", decision.action.route()));
     } else if link_down && decision.action == Action::LOCAL {
-        decision.reason = Reason::new("link_down", "the cloud cannot be reached now, so the device answers");
+        decision.reason = unreached(live);
     }
     decision
 }
 
+/// Why the device answers although there is a cloud: silence, or a verdict that waiting does not change.
+fn unreached(live: &Live) -> Reason {
+    let problem = live.cloud().ok().and_then(|cloud| cloud.problem());
+    let code = match &problem {
+        Some(CloudError::Untrusted { .. }) => "cloud_untrusted",
+        Some(CloudError::Refused(error)) if error.code == ErrorCode::Unauthorized => "cloud_unauthorized",
+        _ => "link_down",
+    };
+    let because = problem.map_or_else(String::new, |problem| format!(": {problem}; {}", problem.fix()));
+    Reason::new(code, format!("the cloud cannot be reached now, so the device answers{because}"))
+}
+
 /// Whether the route is not the policy's choice.
-fn hard_reason(request: &ChatTurn, local_only: bool) -> bool {
-    local_only || request.route != RouteChoice::Auto
+fn hard_reason(request: &ChatTurn, local_only: Option<&str>) -> bool {
+    local_only.is_some() || request.route != RouteChoice::Auto
 }
 
 /// A UUID of version 7: ids sort by time.

@@ -167,6 +167,103 @@ async fn an_answer_made_from_private_sensors_does_not_travel_later() {
     assert!(!scene.upstream.everything().contains("HEART"));
 }
 
+/// Which messages of a session may never travel.
+async fn private(world: &World, session: &str) -> Vec<bool> {
+    let id = tether_protocol::SessionId::new(session).unwrap();
+    let memory = world.daemon.store().memory(id, world.daemon.live().settings.sessions, 0).await.unwrap();
+    memory.messages.iter().map(|message| message.local_only).collect()
+}
+
+#[tokio::test]
+async fn an_answer_that_saw_private_history_is_private_as_well_and_so_on() {
+    let scene = scene("").await;
+    let local = json!({"session": "s", "route": "local"});
+    scene.ask("remember the word ZANZIBAR", json!({"session": "s", "local_only": true})).await;
+    for text in ["REPEAT my last message", "and once MORE"] {
+        let reply = scene.ask(text, local.clone()).await.json();
+        assert_eq!(reply["tether"]["reason"], "asked", "an ordinary turn");
+    }
+    let open = json!({"session": "s", "route": "cloud"});
+    scene.ask("now something else", open.clone()).await;
+    let seen = scene.upstream.bodies()[0]["messages"].clone();
+    assert_eq!(seen.as_array().unwrap().iter().filter(|message| message["role"] != "system").count(), 1, "{seen}");
+
+    // The cloud saw nothing of it, so what it says may travel; what the device says next to all of it may not.
+    scene.ask("and then?", local).await;
+    scene.ask("at last", open).await;
+    let everything = scene.upstream.everything();
+    for word in ["ZANZIBAR", "REPEAT", "MORE", "and then?"] {
+        assert!(!everything.contains(word), "{word}");
+    }
+    let messages = scene.upstream.bodies()[1]["messages"].to_string();
+    assert!(messages.contains("now something else") && messages.contains("from the cloud"), "{messages}");
+    let hidden = [true, true, true, true, true, true, false, false, true, true, false, false];
+    assert_eq!(private(&scene.world, "s").await, hidden);
+}
+
+#[tokio::test]
+async fn a_cloud_that_fails_hands_a_private_dialogue_to_the_device_and_does_not_get_its_answer() {
+    let upstream = Upstream::start(Behaviour::Fail).await.unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let policy = "[policy]\nname = \"always-cloud\"\n";
+    let world = World::start(folder.path(), &format!("{policy}{}", upstream.config())).await.unwrap();
+    let hidden = json!({"max_tokens": 2, "tether": {"session": "s", "local_only": true}});
+    world.ask("the SECRET word", hidden).await.unwrap();
+    let reply = world.ask("go on", json!({"max_tokens": 2, "tether": {"session": "s"}})).await.unwrap().json();
+    assert_eq!((&reply["tether"]["route"], &reply["tether"]["reason"]), (&json!("local"), &json!("cloud_failed")));
+    assert_eq!(private(&world, "s").await, [true; 4]);
+}
+
+#[tokio::test]
+async fn a_local_prompt_that_tells_of_a_private_picture_makes_its_turn_private() {
+    let scene = scene(PRIVATE_VIEWS).await;
+    let local = json!({"session": "s", "route": "local"});
+    scene.world.send("PUT", "/v1/cameras/front", jpeg()).await.unwrap();
+    scene.ask("one", local.clone()).await;
+    scene.world.send("PUT", "/v1/cameras/bedroom", jpeg()).await.unwrap();
+    scene.ask("two", local).await;
+    assert_eq!(private(&scene.world, "s").await, [false, false, true, true]);
+}
+
+/// A dialogue in one request, whose first message shows these images.
+fn told(images: &[Value]) -> Value {
+    let mut content = vec![json!({"type": "text", "text": "who is SLEEPING there?"})];
+    content.extend_from_slice(images);
+    json!([{"role": "user", "content": content}, {"role": "assistant", "content": "ALICE is"},
+        {"role": "user", "content": "tell a joke"}])
+}
+
+#[tokio::test]
+async fn an_earlier_message_that_shows_a_private_camera_keeps_the_whole_request_on_the_device() {
+    let scene = scene(&format!("{PRIVATE_VIEWS}[policy]\nname = \"always-cloud\"\n")).await;
+    let unnamed = || {
+        let mut image = picture("front");
+        image.as_object_mut().unwrap().remove("tether");
+        image
+    };
+    // Two nameless ones: there is one camera that may travel, so the other one was the bedroom's.
+    for (images, why) in [(vec![picture("bedroom")], "bedroom"), (vec![unnamed(), unnamed()], "more images")] {
+        let messages = told(&images);
+        let asked = json!({"max_tokens": 4, "messages": messages, "tether": {"route": "cloud"}});
+        let refused = scene.world.ask("", asked).await.unwrap();
+        assert_eq!((refused.status, refused.code().as_str()), (403, "local_only"));
+        assert!(refused.text().contains(why), "{}", refused.text());
+        let left = json!({"max_tokens": 4, "messages": messages, "tether": {"session": format!("s{}", images.len())}});
+        let reply = scene.world.ask("", left).await.unwrap().json();
+        assert_eq!((&reply["tether"]["route"], &reply["tether"]["reason"]), (&json!("local"), &json!("local_only")));
+        assert!(reply["tether"]["reason_detail"].as_str().unwrap().contains(why), "{reply}");
+        assert_eq!(private(&scene.world, &format!("s{}", images.len())).await, [true; 4]);
+    }
+    assert!(scene.upstream.bodies().is_empty(), "{}", scene.upstream.everything());
+
+    // Earlier images of cameras that may travel only stay behind.
+    for images in [vec![picture("front")], vec![unnamed()]] {
+        let asked = json!({"max_tokens": 4, "messages": told(&images), "tether": {"route": "cloud"}});
+        let reply = scene.world.ask("", asked).await.unwrap().json();
+        assert_eq!((&reply["tether"]["route"], &reply["tether"]["dropped_images"]), (&json!("cloud"), &json!(1)));
+    }
+}
+
 #[tokio::test]
 async fn an_attached_image_travels_and_the_answer_says_so() {
     let scene = scene("").await;
@@ -175,6 +272,9 @@ async fn an_attached_image_travels_and_the_answer_says_so() {
     let reply = scene.world.ask("", extra).await.unwrap().json();
     let tether = &reply["tether"];
     assert_eq!((&tether["route"], &tether["views"]), (&json!("cloud"), &json!(["side"])), "{reply}");
+    assert_eq!(tether["vision"], "native");
+    let record = scene.world.get(&format!("/v1/turns/{}", tether["turn_id"].as_str().unwrap())).await.unwrap().json();
+    assert_eq!(record["vision"], "native");
     assert_eq!((&tether["reason"], &reply["model"]), (&json!("views_needed"), &json!("far-1")));
     assert_eq!(reply["usage"]["total_tokens"], 10);
     let sent = scene.upstream.everything();

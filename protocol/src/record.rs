@@ -4,6 +4,7 @@ use crate::action::{Action, Route};
 use crate::context::Context;
 use crate::cost::Cost;
 use crate::id::{SessionId, TurnId, ViewName};
+use crate::wire::Vision;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -127,6 +128,9 @@ pub struct TurnRecord {
     pub route: Route,
     /// Views whose bytes left the device.
     pub views: Vec<ViewName>,
+    /// How the model that answered saw the images that travelled; `None`: none did, or nobody told.
+    #[serde(default)]
+    pub vision: Option<Vision>,
     pub model: Option<String>,
     /// Set when the chosen route failed before the first token and another answered.
     pub fallback: Option<String>,

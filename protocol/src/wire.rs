@@ -146,6 +146,16 @@ pub enum Vision {
     Native,
 }
 
+impl Vision {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Vision::None => "none",
+            Vision::Measured => "measured",
+            Vision::Native => "native",
+        }
+    }
+}
+
 #[derive(Debug, Clone, PartialEq)]
 pub struct Accepted {
     pub model: String,

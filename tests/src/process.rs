@@ -56,6 +56,13 @@ impl Process {
         std::fs::read_to_string(&self.log).unwrap_or_default()
     }
 
+    /// Waits until the log holds `text`.
+    pub fn wait_for_log(&mut self, text: &str) -> Result<Duration> {
+        let log = self.log.clone();
+        let holds = move || std::fs::read_to_string(&log).is_ok_and(|log| log.contains(text));
+        self.wait_until(Duration::from_secs(60), holds)
+    }
+
     /// Waits until `ready` says so; an error with the log's end if the process ends or `limit` passes first.
     pub fn wait_until(&mut self, limit: Duration, mut ready: impl FnMut() -> bool) -> Result<Duration> {
         let start = Instant::now();

@@ -11,6 +11,7 @@ use tether::client::Client;
 use tether_models::testing::{TinyArchitecture, TinyModel};
 use tether_protocol::api::{ChatCompletion, Status, TurnList};
 use tether_protocol::record::Outcome;
+use tether_protocol::wire::Vision;
 use tether_protocol::{Route, TurnRecord};
 use tether_tests::kitchen;
 use tether_tests::system::{Daemon, Gateway, folder};
@@ -68,6 +69,102 @@ async fn views_travel_and_the_answer_says_so() -> Result<()> {
     assert_eq!(answer.tether.views.iter().map(|view| view.as_str()).collect::<Vec<_>>(), ["front"]);
     let uplink = answer.tether.costs.context("costs")?.uplink_bytes.context("bytes are measured")?;
     ensure!(uplink > 1_000, "a picture is more than {uplink} bytes");
+    assert_eq!(answer.tether.vision, Some(Vision::Native));
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_answer_from_pixels_that_were_measured_says_so() -> Result<()> {
+    let (folder, settings) = world()?;
+    let gateway = Gateway::start(folder.path(), &ZOO.replace("native", "measured"))?;
+    let daemon = Daemon::start(folder.path(), &(settings + &gateway.cloud_section())).await?;
+    let client = daemon.client();
+    client.put("/v1/cameras/front", kitchen::frame("front", 0).into()).await?;
+    let seen = ask(&client, "what is on the front camera?", json!({"route": "cloud", "views": ["front"]})).await?;
+    assert_eq!(seen.tether.vision, Some(Vision::Measured));
+    let unseen = ask(&client, "hello", json!({"route": "cloud", "views": []})).await?;
+    assert_eq!(unseen.tether.vision, None);
+    let recorded: Vec<_> = turns(&client).await?.into_iter().map(|turn| turn.vision).collect();
+    assert_eq!(recorded, [None, Some(Vision::Measured)]);
+    Ok(())
+}
+
+/// What a command of the client prints, on both outputs.
+fn tether(daemon: &Daemon, arguments: &[&str]) -> Result<String> {
+    let mut command = std::process::Command::new(tether_tests::process::binary("tether")?);
+    command.arg("--socket").arg(&daemon.socket).arg("--config").arg(&daemon.config).args(arguments);
+    let output = command.output()?;
+    Ok(format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr)))
+}
+
+/// Asks, leaving the choice to the policy, until the reason is the one that is waited for.
+async fn ask_until(daemon: &Daemon, reason: &str) -> Result<ChatCompletion> {
+    for _ in 0..600 {
+        let answer = ask(&daemon.client(), "hello", json!({})).await?;
+        if answer.tether.reason == reason {
+            return Ok(answer);
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    anyhow::bail!("no answer ever gave the reason {reason}:\n{}", daemon.process.log())
+}
+
+#[tokio::test]
+async fn a_wrong_certificate_and_a_wrong_token_are_told_wherever_somebody_looks() -> Result<()> {
+    let (folder, settings) = world()?;
+    let (gateway, stranger) = (Gateway::start(folder.path(), ZOO)?, tether_tests::system::folder()?);
+    let other = Gateway::start(stranger.path(), ZOO)?;
+    let right = gateway.cloud_section();
+    let wrong_ca = right.replace("ca.pem", "other.pem");
+    let wrong_token = right.replace("robot.token", "other.token");
+    let (own, theirs) = (folder.path().join("gateway"), stranger.path().join("gateway"));
+    std::fs::copy(theirs.join("ca.pem"), own.join("other.pem"))?;
+    std::fs::copy(theirs.join("robot.token"), own.join("other.token"))?;
+    drop(other);
+    for (section, reason, problem, fix) in [
+        (wrong_ca, "cloud_untrusted", "is not trusted", "cloud.ca or cloud.server_sha256"),
+        (wrong_token, "cloud_unauthorized", "token", "the token or certificate of this device"),
+    ] {
+        let run = tempfile::tempdir_in(folder.path())?;
+        let daemon = Daemon::start(run.path(), &format!("{settings}{section}")).await?;
+        let answer = ask_until(&daemon, reason).await?;
+        assert_eq!(answer.tether.route, Route::Local);
+        let (detail, log) = (answer.tether.reason_detail, daemon.process.log());
+        for (place, text) in [
+            ("the answer", detail),
+            ("the log", log),
+            ("status", tether(&daemon, &["status"])?),
+            ("doctor", tether(&daemon, &["doctor"])?),
+        ] {
+            ensure!(text.contains(problem) && text.contains(fix), "{place} does not tell of {reason}: {text}");
+        }
+        let warned = daemon.process.log().lines().filter(|line| line.contains("cloud not connected")).count();
+        assert_eq!(warned, 1, "once, not with every attempt:\n{}", daemon.process.log());
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_daemon_that_is_local_only_does_not_even_greet_the_gateway() -> Result<()> {
+    let (folder, settings) = world()?;
+    let mut gateway = Gateway::start(folder.path(), ZOO)?;
+    let settings = |local_only: bool| format!("local_only = {local_only}\n{settings}{}", gateway.cloud_section());
+    let (closed, open) = (settings(true), settings(false));
+    let daemon = Daemon::start(folder.path(), &closed).await?;
+    ask(&daemon.client(), "hello", json!({})).await?;
+    // Long enough for a greeting over loopback. A machine too busy for that only misses a fault here.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    ensure!(!gateway.process.log().contains("client connected"), "{}", gateway.process.log());
+    let status = tether(&daemon, &["status"])?;
+    ensure!(status.contains("not used") && !status.contains("not configured"), "{status}");
+    ensure!(tether(&daemon, &["doctor"])?.contains("never used"));
+
+    std::fs::write(&daemon.config, open)?;
+    daemon.process.signal(Signal::SIGHUP)?;
+    gateway.process.wait_for_log("client connected")?;
+    std::fs::write(&daemon.config, closed)?;
+    daemon.process.signal(Signal::SIGHUP)?;
+    gateway.process.wait_for_log("client disconnected")?;
     Ok(())
 }
 

@@ -7,6 +7,7 @@ use crate::client::Client;
 use tether_protocol::Route;
 use tether_protocol::api::{ChatChunk, ChatCompletion, ChatRequest, TetherAnswer, UsageBody};
 use tether_protocol::record::FinishReason;
+use tether_protocol::wire::Vision;
 
 /// How an answer is printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -107,6 +108,9 @@ impl Facts {
             (Route::Cloud, true) => "cloud, no views".to_owned(),
             (Route::Cloud, false) => format!("cloud with {}", views.join(", ")),
         };
+        // Words about pixels are not sight; whoever reads the answer should know.
+        let measured = tether.vision == Some(Vision::Measured);
+        let place = if measured { place + ", measured rather than seen" } else { place };
         let mut parts = vec![format!("[{place}]"), self.model.clone(), reason(tether)];
         parts.extend(self.tokens(tether));
         parts.extend(costs(tether));
@@ -177,6 +181,10 @@ mod tests {
              up 41.2 kB, down unknown · $0.000012 · 3.25 J (modelled) · 2 old messages left out · \
              cut at the token limit · turn t1"
         );
+        let mut measured = cloud.tether.clone().unwrap();
+        measured.vision = Some(Vision::Measured);
+        let line = cloud.line(&measured);
+        assert!(line.starts_with("[cloud with front, measured rather than seen] · m"), "{line}");
         let local = facts("local", &[]);
         let line = local.line(local.tether.as_ref().unwrap());
         assert!(line.starts_with("[local] · m") && !line.contains("up "), "{line}");

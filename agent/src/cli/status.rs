@@ -85,10 +85,15 @@ fn memory_line(memory: &MemoryStatus) -> String {
 }
 
 fn cloud_lines(cloud: &CloudStatus) -> Vec<(&'static str, String)> {
-    let address = cloud.address.as_deref().unwrap_or("not configured: every turn is answered here");
-    let mut lines = vec![("cloud", format!("{} {address}", cloud.kind).replacen("none ", "", 1))];
+    let place = match (cloud.kind.as_str(), &cloud.address) {
+        ("none", _) => "not configured: every turn is answered here".to_owned(),
+        (kind, Some(address)) => format!("{kind} {address}"),
+        (kind, None) => format!("{kind}, not used: every turn is answered here"),
+    };
+    let mut lines = vec![("cloud", place)];
     if let Some(problem) = &cloud.problem {
         lines.push(("", format!("{WARN}{problem}{WARN:#}")));
+        lines.extend(cloud.fix.as_ref().map(|fix| ("", format!("{DIM}fix:{DIM:#} {fix}"))));
     }
     if cloud.address.is_some() {
         lines.push(("link", link_line(&cloud.link)));

@@ -63,6 +63,13 @@ fn default_connect_timeout_ms() -> u64 {
     1_500
 }
 
+/// One attempt to connect; without a problem it worked.
+#[derive(Debug)]
+struct Attempt {
+    problem: Option<Box<CloudError>>,
+    at: Instant,
+}
+
 /// The server, with its pool of kept connections.
 #[derive(Debug)]
 pub struct OpenAiCloud {
@@ -72,7 +79,7 @@ pub struct OpenAiCloud {
     url: reqwest::Url,
     key: Option<Key>,
     /// How the last attempt to connect went, and when.
-    last: Mutex<Option<(LinkState, Instant)>>,
+    last: Mutex<Option<Attempt>>,
 }
 
 impl OpenAiCloud {
@@ -109,7 +116,7 @@ impl OpenAiCloud {
         let sent = timeout_at(turn.deadline.into(), self.post(CountedBody::new(body, bytes.clone()))).await;
         match sent {
             Ok(Ok(response)) => {
-                self.remember(LinkState::Up);
+                self.remember(None);
                 let key = self.key.clone();
                 let answer = Answer { response, events, sender, bytes: bytes.clone(), deadline: turn.deadline, key };
                 tokio::spawn(answer.run());
@@ -142,8 +149,9 @@ impl OpenAiCloud {
 
     /// Whether the server was reached lately; HTTPS measures nothing else.
     pub fn link(&self) -> Reading<Link> {
-        let last = *self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some((state, at)) = last else { return Reading::unknown("nothing sent yet") };
+        let last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(Attempt { problem, at }) = &*last else { return Reading::unknown("nothing sent yet") };
+        let state = if problem.is_none() { LinkState::Up } else { LinkState::Down };
         let age = at.elapsed();
         if state == LinkState::Down && age > DOWN_FOR {
             return Reading::unknown("the server could not be reached a while ago, and was not tried since");
@@ -193,8 +201,9 @@ impl OpenAiCloud {
             None if nothing_left => return Err(CloudError::Deadline),
             None => client::deadline_error(),
             Some(error) if nothing_left => {
-                self.remember(LinkState::Down);
-                return Err(client::unreachable(&self.config.base_url, &error));
+                let error = client::unreachable(&self.config.base_url, &error);
+                self.remember(Some(error.clone().into()));
+                return Err(error);
             }
             Some(error) => WireError::new(ErrorCode::BackendFailed, client::root_cause(&error)),
         };
@@ -203,8 +212,14 @@ impl OpenAiCloud {
         Ok(())
     }
 
-    fn remember(&self, state: LinkState) {
-        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some((state, Instant::now()));
+    /// Why the server could not be reached the last time that it was tried, if it could not.
+    pub fn problem(&self) -> Option<CloudError> {
+        let last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        last.as_ref()?.problem.as_deref().cloned()
+    }
+
+    fn remember(&self, problem: Option<Box<CloudError>>) {
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(Attempt { problem, at: Instant::now() });
     }
 }
 

@@ -186,6 +186,11 @@ impl QuicCloud {
         self.keeper.probe_bytes()
     }
 
+    /// Why there is no connection, if the last attempt failed.
+    pub fn problem(&self) -> Option<CloudError> {
+        self.keeper.failure().map(|failure| failure.at(&self.address))
+    }
+
     pub fn address(&self) -> String {
         format!("quic://{}", self.address)
     }

@@ -19,17 +19,17 @@ pub struct Live {
 impl Live {
     pub(super) fn new(settings: Settings) -> Result<Self, StartError> {
         let policy = policy::load(&settings.policy)?;
-        let cloud = cloud(&settings.cloud)?.map(Arc::new);
+        let cloud = cloud(&settings)?.map(Arc::new);
         Ok(Self { policy, cloud, settings })
     }
 
-    /// Keeps the cloud's connection if its settings did not change.
+    /// Keeps the cloud's connection if its settings did not change; gives it up where nothing may leave any more.
     pub(super) fn reload(old: &Live, mut settings: Settings) -> Result<Self, StartError> {
         // Before anything else is made: a bad file changes nothing.
         let policy = policy::load(&settings.policy)?;
         let cloud = match &old.cloud {
-            Some(cloud) if settings.cloud == old.settings.cloud => Some(cloud.clone()),
-            _ => cloud(&settings.cloud)?.map(Arc::new),
+            Some(cloud) if settings.cloud == old.settings.cloud && !settings.local_only => Some(cloud.clone()),
+            _ => cloud(&settings)?.map(Arc::new),
         };
         // These were built into the daemon at its start.
         settings.socket = old.settings.socket.clone();
@@ -111,8 +111,10 @@ impl Settings {
     }
 }
 
-fn cloud(config: &CloudConfig) -> Result<Option<Cloud>, StartError> {
-    Ok(match config {
+/// None where nothing may leave the device: making one would greet the gateway, with the token.
+fn cloud(settings: &Settings) -> Result<Option<Cloud>, StartError> {
+    Ok(match &settings.cloud {
+        _ if settings.local_only => None,
         CloudConfig::None => None,
         CloudConfig::Quic(config) => Some(Cloud::Quic(QuicCloud::new(config.clone())?)),
         CloudConfig::OpenAi(config) => Some(Cloud::OpenAi(OpenAiCloud::new(config.clone())?)),

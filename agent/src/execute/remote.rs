@@ -9,7 +9,7 @@ use bytes::Bytes;
 use std::sync::Arc;
 use std::time::Instant;
 use tether_protocol::api::ApiError;
-use tether_protocol::wire::{ErrorCode, ImageHeader, Sampling, TurnEvent, TurnRequest, WireError};
+use tether_protocol::wire::{ErrorCode, ImageHeader, Sampling, TurnEvent, TurnRequest, Vision, WireError};
 use tether_protocol::{TurnId, ViewName};
 
 /// Everything that may leave the device with one turn.
@@ -27,6 +27,9 @@ pub(crate) struct CloudInputs {
 pub struct CloudRun {
     stream: CloudStream,
     model: String,
+    /// Whether any image travels.
+    any_images: bool,
+    vision: Option<Vision>,
     address: String,
 }
 
@@ -41,12 +44,17 @@ impl CloudRun {
             .await
             .map_err(|error| ApiError::server(500, "internal", error.to_string()))??;
         let model = request.model.clone().unwrap_or_else(|| "cloud".into());
+        let any_images = !images.is_empty();
         let stream = cloud.turn(CloudTurn { request, images, deadline }).await.map_err(|error| cloud_error(&error))?;
-        Ok(Self { stream, model, address: cloud.address() })
+        Ok(Self { stream, model, any_images, vision: None, address: cloud.address() })
     }
 
     pub(super) fn model(&self) -> &str {
         &self.model
+    }
+
+    pub(super) fn vision(&self) -> Option<Vision> {
+        self.vision.filter(|_| self.any_images)
     }
 
     pub(super) fn bytes(&self) -> (u64, u64) {
@@ -56,7 +64,10 @@ impl CloudRun {
     pub(super) async fn next(&mut self) -> Step {
         loop {
             match self.stream.events.recv().await {
-                Some(TurnEvent::Accepted(accepted)) => self.model = accepted.model,
+                Some(TurnEvent::Accepted(accepted)) => {
+                    self.model = accepted.model;
+                    self.vision = Some(accepted.vision);
+                }
                 Some(TurnEvent::Text(text)) if text.is_empty() => {}
                 Some(TurnEvent::Text(text)) => return Step::Text(text),
                 Some(TurnEvent::Done(done)) => {

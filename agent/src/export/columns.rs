@@ -69,6 +69,7 @@ pub(super) const COLUMNS: [(&str, Kind, Make); 43] = [
     ("reserved_uplink_bytes", Kind::Int, |t| int(t.record.reserved.and_then(|cost| cost.uplink_bytes))),
     ("route", Kind::Text, |t| text(t.record.route.as_str())),
     ("views", Kind::Text, |t| json(&t.record.views)),
+    ("vision", Kind::Text, |t| Cell::Text(t.record.vision.map(|vision| vision.as_str().to_owned()))),
     ("model", Kind::Text, |t| Cell::Text(t.record.model.clone())),
     ("fallback", Kind::Text, |t| Cell::Text(t.record.fallback.clone())),
     ("outcome", Kind::Text, |t| text(outcome(&t.record))),

@@ -104,12 +104,7 @@ pub(super) async fn status(State(daemon): State<Arc<Daemon>>) -> Json<Status> {
             }
         }),
         model_problem: daemon.local().err().cloned(),
-        cloud: CloudStatus {
-            kind: settings.cloud.kind().into(),
-            address: live.cloud().ok().map(|cloud| cloud.address()),
-            link: live.cloud().map_or_else(Reading::unknown, |cloud| cloud.link()),
-            problem: live.cloud().err().filter(|_| settings.cloud.kind() != "none").map(str::to_owned),
-        },
+        cloud: cloud_status(&live),
         policy: live.policy.name().into(),
         local_only: settings.local_only,
         actions: settings.space.action_count() as u32,
@@ -122,6 +117,19 @@ pub(super) async fn status(State(daemon): State<Arc<Daemon>>) -> Json<Status> {
         memory: process_memory(),
         problems,
     })
+}
+
+fn cloud_status(live: &Live) -> CloudStatus {
+    let kind = live.settings.cloud.kind();
+    let trouble = live.cloud().ok().and_then(|cloud| cloud.problem());
+    let unused = live.cloud().err().filter(|_| kind != "none").map(str::to_owned);
+    CloudStatus {
+        kind: kind.into(),
+        address: live.cloud().ok().map(|cloud| cloud.address()),
+        link: live.cloud().map_or_else(Reading::unknown, |cloud| cloud.link()),
+        fix: trouble.as_ref().map(|trouble| trouble.fix().to_owned()),
+        problem: unused.or_else(|| trouble.map(|trouble| trouble.to_string())),
+    }
 }
 
 fn cache_status(stats: &WorkerStats, settings: &Settings) -> ModelCacheStatus {

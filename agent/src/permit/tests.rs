@@ -3,7 +3,7 @@ use proptest::prelude::*;
 use tether_protocol::Reading;
 
 const OK: Means<'static> = Means { local: Ok(()), cloud: Ok(()), link_down: false };
-const AUTO: Asked<'static> = Asked { route: RouteChoice::Auto, views: None, local_only: false };
+const AUTO: Asked<'static> = Asked { route: RouteChoice::Auto, views: None, local_only: None };
 
 fn name(text: &str) -> ViewName {
     ViewName::new(text).unwrap()
@@ -70,8 +70,8 @@ fn nobody_says_why() {
     let error = ask(AUTO, none);
     assert_eq!(error.status, 503);
     assert!(error.object.message.contains("no model") && error.object.message.contains("no cloud"), "{error}");
-    assert_eq!(ask(Asked { route: RouteChoice::Cloud, local_only: true, ..AUTO }, OK).status, 403);
-    assert_eq!(ask(Asked { local_only: true, ..AUTO }, Means { local: Err("x"), ..OK }).status, 503);
+    assert_eq!(ask(Asked { route: RouteChoice::Cloud, local_only: Some("why"), ..AUTO }, OK).status, 403);
+    assert_eq!(ask(Asked { local_only: Some("why"), ..AUTO }, Means { local: Err("x"), ..OK }).status, 503);
     assert_eq!(
         ask(Asked { route: RouteChoice::Local, ..AUTO }, Means { local: Err("x"), ..OK }).code(),
         "local_unavailable"
@@ -92,7 +92,7 @@ proptest! {
         let (space, views) = world(&flags);
         let wanted: Option<Vec<ViewName>> =
             wanted.map(|views| views.into_iter().map(|i| name(&format!("v{i}"))).collect());
-        let asked = Asked { route, views: wanted.as_deref(), local_only };
+        let asked = Asked { route, views: wanted.as_deref(), local_only: local_only.then_some("why") };
         let means = Means { local: if local { Ok(()) } else { Err("none") }, cloud: Ok(()), link_down };
         let Ok(actions) = permitted(&space, &views, asked, means) else { return Ok(()) };
         prop_assert!(!actions.is_empty());

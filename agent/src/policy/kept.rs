@@ -100,7 +100,7 @@ mod tests {
             let route = [RouteChoice::Auto, RouteChoice::Local, RouteChoice::Cloud][route];
             let side = |there: bool| if there { Ok(()) } else { Err("not there") };
             let means = Means { local: side(local), cloud: side(cloud), link_down };
-            let Ok(actions) = permitted(&space, &views, Asked { route, views: None, local_only }, means) else {
+            let Ok(actions) = permitted(&space, &views, Asked { route, views: None, local_only: local_only.then_some("why") }, means) else {
                 return Ok(());
             };
             let known = Known {

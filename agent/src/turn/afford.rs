@@ -42,7 +42,7 @@ pub(super) fn decide_within(
     let permitted = quick_enough(live, permitted, daemon.pace().is_fresh(Instant::now()))?;
     let keeper = daemon.budgets();
     if keeper.is_empty() {
-        let decision = decide(live, request, observation, &permitted, plan.local_only);
+        let decision = decide(live, request, observation, &permitted, plan.local_only.as_deref());
         return Ok(Afforded {
             decision,
             permitted,
@@ -65,10 +65,10 @@ pub(super) fn decide_within(
         // Who asks for a route does not wait for the line to come up; the last tenth is theirs.
         let paced = costs.paced(&permitted, &fitting, &offer).filter(|_| request.route == RouteChoice::Auto);
         let choice = paced.as_ref().unwrap_or(&fitting);
-        let mut decision = decide(live, request, observation, choice, plan.local_only);
+        let mut decision = decide(live, request, observation, choice, plan.local_only.as_deref());
         let amounts = costs.of_action(&permitted, decision.action);
         if let Ok(reservation) = keeper.reserve(amounts, battery_percent) {
-            costs.explain(&permitted, &offer, choice, hard_reason(request, plan.local_only), &mut decision);
+            costs.explain(&permitted, &offer, choice, hard_reason(request, plan.local_only.as_deref()), &mut decision);
             let amounts = choice.candidates().iter().map(|c| (c.action, costs.of_action(&permitted, c.action)));
             return Ok(Afforded {
                 decision,

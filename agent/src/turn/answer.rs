@@ -40,6 +40,7 @@ pub struct End {
 impl Answer {
     pub(super) fn new(mut turn: OpenTurn, running: Running, first: Step) -> Self {
         turn.record.model = Some(running.model().to_owned());
+        turn.record.vision = running.vision();
         turn.record.timings.first_token_ms = Some(turn.elapsed_ms());
         let begun = Instant::now();
         Self { running, first: Some(first), turn, begun, newest: begun, ended: false }
@@ -72,6 +73,7 @@ impl Answer {
             turn_id: record.turn_id.clone(),
             route: record.route,
             views: record.views.clone(),
+            vision: record.vision,
             reason,
             reason_detail,
             fallback: record.fallback.clone(),
@@ -136,6 +138,7 @@ impl Answer {
         let nothing_before = self.turn.held.nothing_before();
         let record = &mut self.turn.record;
         record.model = Some(self.running.model().to_owned());
+        record.vision = self.running.vision();
         record.usage = usage;
         record.usage_estimated = usage_estimated;
         record.cached_tokens = cached_tokens;

@@ -32,7 +32,8 @@ pub(super) struct Plan {
     pub task: Option<Task>,
     pub dialogue: Dialogue,
     pub views: TurnViews,
-    pub local_only: bool,
+    /// Why nothing of this turn may leave the device, if it may not.
+    pub local_only: Option<String>,
     pub sampling: Sampling,
     pub max_tokens: u32,
     pub cloud_model: Option<String>,
@@ -55,7 +56,7 @@ impl Plan {
         routing: &Routing,
         dialogue: Dialogue,
         views: TurnViews,
-        local_only: bool,
+        local_only: Option<String>,
         deadline: Instant,
     ) -> Result<Self, ApiError> {
         let max_tokens = request.sampling.max_tokens.unwrap_or(live.settings.default_max_tokens);
@@ -238,7 +239,7 @@ async fn attempt(
     let until = patience(plan, live, route, other_waits);
     let begun = match route {
         Route::Local => {
-            turn.private |= plan.views.private_sensors();
+            turn.private |= plan.views.any_private() || plan.dialogue.any_private();
             plan.local(&daemon, live, &turn.client, &turn.record).await
         }
         Route::Cloud => {

@@ -4,10 +4,11 @@ use crate::daemon::{Daemon, Live};
 use crate::dialogue::DialogueMessage;
 use crate::prompt::add_system_prompt;
 use crate::store::{Memory, NewMessage};
+use crate::views::{ViewConfig, ViewKind};
 use std::sync::Arc;
-use tether_protocol::TurnRecord;
 use tether_protocol::api::{ApiError, AttachedImage, ChatTurn, CheckedMessage};
 use tether_protocol::wire::Role;
+use tether_protocol::{TurnRecord, ViewName};
 use tokio::sync::OwnedMutexGuard;
 
 pub(super) struct Dialogue {
@@ -21,6 +22,8 @@ pub(super) struct Dialogue {
     pub attached: Vec<AttachedImage>,
     /// Images of earlier messages: a dialogue's memory is text.
     pub dropped_images: u32,
+    /// Why the whole request is private, where one of those images is of a camera that never leaves the device.
+    pub private_images: Option<String>,
     /// Turns of one session are served one after the other; held until this turn is settled.
     pub turn_of_session: Option<OwnedMutexGuard<()>>,
 }
@@ -49,23 +52,19 @@ impl Dialogue {
             }
         };
         daemon.clear_problem("sessions");
-        Ok(Self::compose(memory, request, live.settings.system_prompt(), turn_of_session))
+        Ok(Self::compose(memory, request, live, turn_of_session))
     }
 
-    fn compose(
-        memory: Memory,
-        request: &ChatTurn,
-        system_prompt: &str,
-        turn_of_session: Option<OwnedMutexGuard<()>>,
-    ) -> Self {
+    fn compose(memory: Memory, request: &ChatTurn, live: &Live, turn_of_session: Option<OwnedMutexGuard<()>>) -> Self {
         let remembered = memory.messages.into_iter().map(|NewMessage { role, text, local_only }| DialogueMessage {
             role,
             text,
             local_only,
         });
         let mut messages: Vec<DialogueMessage> = remembered.chain(request.messages.iter().map(message)).collect();
-        add_system_prompt(&mut messages, system_prompt);
-        let (attached, dropped_images) = images(&request.messages);
+        add_system_prompt(&mut messages, live.settings.system_prompt());
+        let (earlier, newest) = request.messages.split_at(newest_turn(&request.messages));
+        let dropped_images: usize = earlier.iter().map(|message| message.images.len()).sum();
         let new_messages = request.messages.iter().map(|CheckedMessage { role, text, .. }| NewMessage {
             role: *role,
             text: text.clone(),
@@ -75,14 +74,20 @@ impl Dialogue {
             messages,
             new_messages: new_messages.collect(),
             past: memory.past,
-            attached,
-            dropped_images,
+            attached: newest.iter().flat_map(|message| message.images.iter().cloned()).collect(),
+            dropped_images: u32::try_from(dropped_images).unwrap_or(u32::MAX),
+            private_images: private_images(earlier, &live.settings.views.0),
             turn_of_session,
         }
     }
 
     pub(super) fn newest_text(&self) -> &str {
         self.messages.last().map_or("", |message| message.text.as_str())
+    }
+
+    /// Whether a prompt of the whole dialogue holds what must never travel, so that its answer must not either.
+    pub(super) fn any_private(&self) -> bool {
+        self.messages.iter().any(|message| message.local_only)
     }
 
     /// Bytes of text that a cloud turn would carry.
@@ -96,10 +101,25 @@ fn message(message: &CheckedMessage) -> DialogueMessage {
     DialogueMessage { role: message.role, text: message.text.clone(), local_only: false }
 }
 
-/// The images of the newest turn, which is everything after the last answer; the others are counted.
-fn images(messages: &[CheckedMessage]) -> (Vec<AttachedImage>, u32) {
-    let newest = messages.iter().rposition(|message| message.role == Role::Assistant).map_or(0, |last| last + 1);
-    let count = |messages: &[CheckedMessage]| messages.iter().map(|message| message.images.len()).sum::<usize>();
-    let attached = messages[newest..].iter().flat_map(|message| message.images.iter().cloned()).collect();
-    (attached, u32::try_from(count(&messages[..newest])).unwrap_or(u32::MAX))
+/// Where the newest turn begins: after the last answer.
+fn newest_turn(messages: &[CheckedMessage]) -> usize {
+    messages.iter().rposition(|message| message.role == Role::Assistant).map_or(0, |last| last + 1)
+}
+
+/// Why earlier messages are private by their images. An image without a name stood for a camera that may travel only
+/// if its turn left one for it; such a turn was answered on the device, and what was said of it since may tell of it.
+fn private_images(earlier: &[CheckedMessage], views: &[ViewConfig]) -> Option<String> {
+    let open_cameras = views.iter().filter(|view| view.kind == ViewKind::Camera && !view.local_only).count();
+    for turn in earlier.split(|message| message.role == Role::Assistant) {
+        let images: Vec<&AttachedImage> = turn.iter().flat_map(|message| &message.images).collect();
+        let named = images.iter().filter_map(|image| image.view.as_ref());
+        let private = |name: &&ViewName| views.iter().any(|view| view.local_only && view.name == **name);
+        if let Some(name) = named.into_iter().find(private) {
+            return Some(format!("an earlier message shows the view {name}, which is local_only"));
+        }
+        if images.len() > open_cameras {
+            return Some("an earlier message shows more images than there are cameras that are not local_only".into());
+        }
+    }
+    None
 }

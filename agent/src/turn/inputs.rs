@@ -144,9 +144,12 @@ impl TurnViews {
         TurnInputs { frames: self.frames.iter().flatten().cloned().collect(), sensors: self.sensors.clone() }
     }
 
-    /// Whether a local prompt holds readings that must never leave the device, so that its answer must not either.
-    pub(super) fn private_sensors(&self) -> bool {
-        !self.sensors.is_empty() && self.sensor_view.is_some_and(|view| self.context[view].local_only)
+    /// Whether a local prompt holds readings that must never leave the device, or tells that there is a picture which
+    /// must not, so that its answer must not either.
+    pub(super) fn any_private(&self) -> bool {
+        let private = |view: usize| self.context[view].local_only;
+        let sensors = !self.sensors.is_empty() && self.sensor_view.is_some_and(private);
+        sensors || self.frames.iter().enumerate().any(|(view, frame)| frame.is_some() && private(view))
     }
 }
 

@@ -210,8 +210,11 @@ pub struct CloudStatus {
     pub kind: String,
     pub address: Option<String>,
     pub link: Reading<Link>,
-    /// Why the cloud that is configured cannot be used.
+    /// Why the cloud that is configured cannot be used now.
     pub problem: Option<String>,
+    /// What to do about it.
+    #[serde(default)]
+    pub fix: Option<String>,
 }
 
 /// A view or a sensor.

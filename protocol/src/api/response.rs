@@ -3,6 +3,7 @@
 use crate::action::Route;
 use crate::id::{TurnId, ViewName};
 use crate::record::{FinishReason, TaskSource, Usage};
+use crate::wire::Vision;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -103,6 +104,9 @@ pub struct TetherAnswer {
     pub route: Route,
     /// Views whose bytes left the device for this answer.
     pub views: Vec<ViewName>,
+    /// How the model that answered saw the images that travelled; absent where none did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vision: Option<Vision>,
     /// A word for programs, such as `views_needed`.
     pub reason: String,
     /// The same for people.

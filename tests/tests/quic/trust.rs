@@ -53,6 +53,9 @@ async fn a_pinned_server_is_trusted_by_hash_or_by_its_own_file_and_no_other_is()
     assert!(answered(QuicConfig { ca: Some(gateway.file("server.pem")), ..gateway.client_config() }).await);
     let error = refusal(pinned(sha256_of(&stranger))).await;
     assert!(matches!(error, CloudError::Untrusted { .. }), "{error}");
+    // Which certificate is there, and which setting is wrong.
+    let (text, found) = (error.to_string(), sha256_of(&gateway).replace(':', "").to_lowercase());
+    assert!(text.contains("`server_sha256`") && text.contains(&found) && text.contains("tether-cloud init"), "{text}");
     let error = refusal(QuicConfig { ca: Some(stranger.file("server.pem")), ..gateway.client_config() }).await;
     assert!(matches!(error, CloudError::Untrusted { .. }), "{error}");
 }

@@ -18,7 +18,7 @@ pub(super) async fn check(settings: &Settings, status: Option<&Status>) -> Check
     if settings.cloud == CloudConfig::None {
         return Check::ok("cloud", "not configured: every turn is answered on this device");
     }
-    if settings.local_only {
+    if settings.local_only || status.is_some_and(|status| status.local_only) {
         return Check::ok("cloud", "configured, and never used: local_only is set");
     }
     match status.and_then(as_seen_by_the_daemon) {
@@ -32,7 +32,8 @@ fn as_seen_by_the_daemon(status: &Status) -> Option<Check> {
     let cloud = &status.cloud;
     let address = cloud.address.as_deref().unwrap_or(&cloud.kind);
     if let Some(problem) = &cloud.problem {
-        return Some(Check::fail("cloud", format!("{address}: {problem}"), "correct [cloud] in the settings"));
+        let fix = cloud.fix.as_deref().unwrap_or("correct [cloud] in the settings");
+        return Some(Check::fail("cloud", format!("{problem}; turns are answered on the device"), fix));
     }
     let Reading::Known { value, .. } = &cloud.link else { return None };
     let detail = format!("{address}: {}", link_line(&cloud.link));
@@ -63,20 +64,10 @@ async fn reach(config: &CloudConfig) -> Check {
             let _ = tokio::time::timeout(PATIENCE, cloud.measure()).await;
             Check::ok("cloud", format!("{address} answers ({answered_ms:.0} ms); link {}", link_line(&cloud.link())))
         }
-        Ok(Err(error)) => Check::fail("cloud", error.to_string(), fix(&error)),
-        Err(_) => Check::fail("cloud", format!("{address}: no answer within {PATIENCE:?}"), UNREACHABLE),
-    }
-}
-
-const UNREACHABLE: &str = "see that the gateway runs, that its UDP (QUIC) or TCP (HTTPS) port is open, and the address";
-
-fn fix(error: &CloudError) -> &'static str {
-    match error {
-        CloudError::Unreachable { .. } | CloudError::Deadline => UNREACHABLE,
-        CloudError::Untrusted { .. } => {
-            "cloud.ca or cloud.server_sha256 must be of this gateway: copy them again from `tether-cloud init`"
+        Ok(Err(error)) => Check::fail("cloud", error.to_string(), error.fix()),
+        Err(_) => {
+            let late = CloudError::Unreachable { address, problem: format!("no answer within {PATIENCE:?}") };
+            Check::fail("cloud", late.to_string(), late.fix())
         }
-        CloudError::Refused(_) => "the token or certificate of this device must be known there: `tether-cloud init`",
-        CloudError::Config(_) => "correct [cloud] in the settings",
     }
 }

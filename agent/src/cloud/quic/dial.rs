@@ -47,6 +47,10 @@ impl Dialer {
         })
     }
 
+    pub(super) fn address(&self) -> &str {
+        &self.address
+    }
+
     /// The socket that all attempts use. IPv4 alone where the machine has no IPv6.
     pub(super) fn endpoint() -> Result<Endpoint, Failure> {
         let any = |ip: std::net::IpAddr| Endpoint::client(SocketAddr::new(ip, 0));

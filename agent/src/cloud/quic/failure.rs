@@ -1,5 +1,6 @@
 //! Why there is no connection, in terms of what a person can do about it.
 
+use super::tls::OTHER_PIN;
 use crate::cloud::CloudError;
 use quinn::{ConnectionError, TransportErrorCode};
 use tether_protocol::wire::{ErrorCode, WireError, close};
@@ -75,6 +76,10 @@ impl From<ConnectionError> for Failure {
 
 /// rustls' reason, and what to do.
 fn untrusted(reason: &str) -> String {
+    // rustls puts words of its own before ours.
+    if let Some(at) = reason.find(OTHER_PIN) {
+        return format!("{}; set it to the hash that `tether-cloud init` printed there, or set `ca`", &reason[at..]);
+    }
     let fix = if ["UnknownIssuer", "BadSignature"].iter().any(|problem| reason.contains(problem)) {
         "; set `ca` to the gateway's ca.pem, or `server_sha256`"
     } else if ["NotValidForName", "not valid for name"].iter().any(|problem| reason.contains(problem)) {

@@ -141,6 +141,14 @@ impl Keeper {
         }
     }
 
+    /// Why the last attempt failed, if it did.
+    pub(super) fn failure(&self) -> Option<Failure> {
+        match &*self.shared.state.borrow() {
+            State::Down { failure, .. } => Some(failure.clone()),
+            State::New | State::Up(_) => None,
+        }
+    }
+
     pub(super) fn link(&self) -> Reading<Link> {
         let state = self.shared.state.borrow().clone();
         match state {
@@ -176,17 +184,25 @@ impl Keeper {
 async fn keep(shared: Arc<Shared>) {
     let mut pause = FIRST_PAUSE;
     let mut endpoint = None;
+    let mut told = None;
     loop {
         match attempt(&shared, &mut endpoint).await {
             Ok(why) => {
                 tracing::info!("cloud connection ended: {why}");
-                pause = FIRST_PAUSE;
+                (pause, told) = (FIRST_PAUSE, None);
                 // Lost, not refused: the next attempt starts at once, and turns meanwhile wait for it.
                 shared.state.send_replace(State::New);
                 continue;
             }
             Err(failure) => {
-                tracing::debug!("cloud not connected: {failure}");
+                // Loudly once for each kind of trouble; it is tried again every half minute.
+                let kind = Some(std::mem::discriminant(&failure));
+                let error = failure.clone().at(shared.dialer.address());
+                if std::mem::replace(&mut told, kind) == kind {
+                    tracing::debug!("cloud not connected: {error}");
+                } else {
+                    tracing::warn!(fix = error.fix(), "cloud not connected, it is tried again: {error}");
+                }
                 shared.dialer.meter.lock().failed();
                 shared.state.send_replace(State::Down { failure, at: Instant::now() });
             }

@@ -8,7 +8,7 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::{CertificateError, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::{DigitallySignedStruct, RootCertStore, SignatureScheme};
 use sha2::{Digest, Sha256};
 use std::path::Path;
 use std::sync::Arc;
@@ -77,6 +77,13 @@ fn parse_pin(text: &str) -> Result<[u8; 32], CloudError> {
     if digits.len() == 64 { bytes.try_into().map_err(|_| wrong()) } else { Err(wrong()) }
 }
 
+/// Begins the verdict on a certificate that is not the pinned one; what it is follows.
+pub(super) const OTHER_PIN: &str = "its certificate is not the one that `server_sha256` names, but";
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 /// Accepts exactly the pinned certificates, whatever name and date they carry; others as `otherwise` judges. That the
 /// peer holds the certificate's key is checked in any case.
 #[derive(Debug)]
@@ -101,7 +108,7 @@ impl ServerCertVerifier for Pinned {
         }
         match &self.otherwise {
             Some(authority) => authority.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now),
-            None => Err(rustls::Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure)),
+            None => Err(rustls::Error::General(format!("{OTHER_PIN} {}", hex(&fingerprint)))),
         }
     }
 
