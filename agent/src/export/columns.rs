@@ -46,7 +46,7 @@ fn link(turn: &Exported) -> Option<&tether_protocol::context::Link> {
 }
 
 /// Names, kinds and how to make them, in the order of the table.
-pub(super) const COLUMNS: [(&str, Kind, Make); 43] = [
+pub(super) const COLUMNS: [(&str, Kind, Make); 44] = [
     ("turn_id", Kind::Text, |t| text(t.record.turn_id.as_str())),
     ("session", Kind::Text, |t| Cell::Text(t.record.session.as_ref().map(|session| session.to_string()))),
     ("started_unix_ms", Kind::Int, |t| Cell::Int(Some(t.record.started_unix_ms))),
