@@ -57,7 +57,26 @@ pub struct RoutingSettings {
     pub default: TenantConfig,
     /// By the client's name; names differ.
     pub tenants: Vec<(String, TenantConfig)>,
+    pub encoder: EncoderSettings,
     pub state: StateSettings,
+}
+
+/// What turns a prompt into numbers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum EncoderSettings {
+    Hashed,
+    /// all-MiniLM-L6-v2: weights and tokenizer, or what `tether models pull` fetched.
+    Sentence(Option<(PathBuf, PathBuf)>),
+}
+
+impl std::fmt::Display for EncoderSettings {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Hashed => f.write_str("hashed"),
+            Self::Sentence(None) => f.write_str("sentence"),
+            Self::Sentence(Some((weights, _))) => write!(f, "sentence, {}", weights.display()),
+        }
+    }
 }
 
 /// Where the learned state is kept.

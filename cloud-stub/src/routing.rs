@@ -2,15 +2,17 @@
 //! the process (`journal.rs`), and several gateways may share it (`shared.rs`).
 
 mod agreement;
+mod encoder;
 mod event;
 mod flush;
 mod journal;
 mod shared;
 
-use crate::config::{Settings, StateSettings};
+use crate::config::{EncoderSettings, Settings, StateSettings};
 use crate::zoo::choose::{BackendFacts, Chooser, Picked, Predicted, Refusal, TurnFacts, TurnKey, first_able, named};
 use agreement::{Agreement, agree};
-use anyhow::Context;
+use anyhow::{Context, ensure};
+use encoder::TextEncoder;
 use event::{Event, Outcome, Request};
 use futures::FutureExt;
 use futures::future::{BoxFuture, ready};
@@ -22,7 +24,7 @@ use shared::{Applied, Shared, SharedStatus};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
-use tether_policies::mess::{Answer, Encoder, HashedEncoder, ModelStatus, Router, TenantConfig, TenantStatus};
+use tether_policies::mess::{Answer, ModelStatus, Router, TenantConfig, TenantStatus};
 use tether_protocol::record::Usage;
 use tether_protocol::wire::{FeedbackReply, Vision};
 use tokio::sync::oneshot;
@@ -31,12 +33,16 @@ use tokio::time::timeout;
 /// The chooser that learns.
 #[derive(Debug)]
 pub struct Routing {
+    encoder: TextEncoder,
+    encoder_settings: EncoderSettings,
     inner: Arc<Mutex<Inner>>,
 }
 
 #[derive(Debug)]
 struct Inner {
     router: Router,
+    /// The name of what the router's features come from.
+    encoder: String,
     levels: Levels,
     keeper: Keeper,
     random: StdRng,
@@ -89,6 +95,12 @@ pub struct RoutingStatus {
     pub tenants: Vec<NamedTenant>,
     /// Cheapest first.
     pub models: Vec<ModelStatus>,
+    /// What turns a prompt into numbers.
+    #[serde(default)]
+    pub encoder: String,
+    /// Turns that were routed by the models' means because the encoder was busy.
+    #[serde(default)]
+    pub unread: u64,
     /// Turns that can still be rated.
     pub awaiting_rating: usize,
     /// False while the learned state cannot be written, or is not to be kept.
@@ -116,33 +128,40 @@ impl Routing {
     pub fn open(settings: &Settings) -> anyhow::Result<Option<Self>> {
         let Some(routing) = &settings.routing else { return Ok(None) };
         let agreement = Agreement::of(settings, routing);
-        let fresh = agreement.fresh(HashedEncoder.width())?;
+        let encoder = TextEncoder::open(&routing.encoder)?;
+        let fresh = agreement.fresh(encoder.width())?;
         if settings.zoo.len() == 1 {
             tracing::warn!(model = settings.zoo[0].name, "routing has one model to choose from: it answers every turn");
         }
         let inner = |router, keeper| Inner {
             router,
+            encoder: encoder.name().to_owned(),
             levels: Levels::of(&agreement),
             keeper,
             random: StdRng::from_os_rng(),
             write_failed: false,
         };
+        let new = |inner| Self {
+            encoder: encoder.clone(),
+            encoder_settings: routing.encoder.clone(),
+            inner: Arc::new(Mutex::new(inner)),
+        };
         let routing = match &routing.state {
-            StateSettings::Memory => Self::new(inner(fresh, Keeper::Memory)),
+            StateSettings::Memory => new(inner(fresh, Keeper::Memory)),
             StateSettings::File(folder) => {
-                let (journal, Found { router, events }) = Journal::open(folder, HashedEncoder.name())?;
+                let (journal, Found { router, events }) = Journal::open(folder, encoder.name())?;
                 let mut router = router.unwrap_or(fresh);
                 let replayed = events.iter().filter(|event| event.apply(&mut router).is_ok()).count();
                 agree(&mut router, &agreement)?;
                 tracing::info!(replayed, "what was learned before is read");
                 let mut inner = inner(router, Keeper::File(journal));
                 inner.save()?;
-                Self::new(inner)
+                new(inner)
             }
             shared => {
-                let opened = shared::open(shared, HashedEncoder.name(), &agreement, &fresh)?;
+                let opened = shared::open(shared, encoder.name(), &agreement, &fresh)?;
                 let (router, shared, threads) = opened.context("a state that several gateways share")?;
-                let routing = Self::new(inner(router, Keeper::Shared(Box::new(shared))));
+                let routing = new(inner(router, Keeper::Shared(Box::new(shared))));
                 threads.start(&routing.inner);
                 routing.agree_with_others(&agreement)?;
                 routing
@@ -150,10 +169,6 @@ impl Routing {
         };
         tracing::info!(tenants = routing.inner().router.tenant_count(), "routing with MESS+");
         Ok(Some(routing))
-    }
-
-    fn new(inner: Inner) -> Self {
-        Self { inner: Arc::new(Mutex::new(inner)) }
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
@@ -226,12 +241,12 @@ impl Inner {
 
     fn save(&mut self) -> std::io::Result<()> {
         let Keeper::File(journal) = &mut self.keeper else { return Ok(()) };
-        journal.rotate(self.router.snapshot(HashedEncoder.name()))?()
+        journal.rotate(self.router.snapshot(&self.encoder))?()
     }
 
     fn save_in_background(&mut self) -> std::io::Result<()> {
         let Keeper::File(journal) = &mut self.keeper else { return Ok(()) };
-        let write = journal.rotate(self.router.snapshot(HashedEncoder.name()))?;
+        let write = journal.rotate(self.router.snapshot(&self.encoder))?;
         std::thread::spawn(move || {
             if let Err(problem) = write() {
                 tracing::error!(%problem, "the snapshot of the learned state was not written; its logs are kept");
@@ -263,7 +278,7 @@ impl Inner {
         let request = Request {
             tenant: turn.key.tenant.to_owned(),
             turn: turn_name(&turn.key),
-            values: HashedEncoder.encode(turn.text),
+            values: turn.features.to_vec(),
             prompt_tokens: turn.prompt_tokens,
             permitted: places.iter().map(Option::is_some).collect(),
             now_ms: now_ms(),
@@ -320,6 +335,10 @@ impl Chooser for Routing {
         first_able(turn, zoo, &candidates).map(drop)
     }
 
+    fn read(&self, text: &str) -> BoxFuture<'static, Vec<f32>> {
+        self.encoder.read(text)
+    }
+
     fn choose(&self, turn: &TurnFacts<'_>, zoo: &[BackendFacts]) -> Result<Picked, Refusal> {
         let mut inner = self.inner();
         let candidates = inner.candidates(turn, zoo)?;
@@ -373,6 +392,11 @@ impl Chooser for Routing {
         let Some(routing) = &settings.routing else {
             anyhow::bail!("routing cannot be turned off while the gateway runs; restart it")
         };
+        ensure!(
+            routing.encoder == self.encoder_settings,
+            "routing.encoder cannot change while the gateway runs, because what was learned on one means nothing on \
+             another; restart it"
+        );
         let agreement = Agreement::of(settings, routing);
         self.agree_with_others(&agreement)?;
         let mut inner = self.inner();
@@ -396,6 +420,8 @@ impl Chooser for Routing {
             tenant_count: router.tenant_count(),
             tenants: names.into_iter().filter_map(named).collect(),
             models: router.model_status(),
+            encoder: self.encoder.name().to_owned(),
+            unread: self.encoder.unread(),
             awaiting_rating: router.pending_count(),
             kept: match &inner.keeper {
                 Keeper::Memory => false,

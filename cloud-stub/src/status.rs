@@ -108,9 +108,12 @@ fn write_routing(f: &mut fmt::Formatter<'_>, routing: &RoutingStatus) -> fmt::Re
     let kept = if routing.kept { "kept" } else { "NOT kept" };
     writeln!(
         f,
-        "\nrouting: {} tenants, {} turns can still be rated, the state is {kept}",
-        routing.tenant_count, routing.awaiting_rating
+        "\nrouting: {} tenants, {} turns can still be rated, the state is {kept}, encoder {}",
+        routing.tenant_count, routing.awaiting_rating, routing.encoder
     )?;
+    if routing.unread > 0 {
+        writeln!(f, "encoder: busy for {} turns, which were routed by the models' means", routing.unread)?;
+    }
     if let Some(shared) = &routing.shared {
         let reachable = if shared.reachable { "reachable" } else { "NOT reachable" };
         writeln!(

@@ -42,7 +42,8 @@ fn as_json(settings: &Settings) -> Value {
         "metrics": settings.metrics, "drain_ms": settings.drain.as_millis() as u64,
         "turn_limit_ms": settings.turn_limit.as_millis() as u64,
         "routing": settings.routing.as_ref().map(|routing| json!({
-            "alpha": routing.default.alpha, "models": routing.default.models, "state": routing.state.to_string(),
+            "alpha": routing.default.alpha, "models": routing.default.models,
+            "encoder": routing.encoder.to_string(), "state": routing.state.to_string(),
             "tenants": routing.tenants.iter().map(|(name, level)| {
                 json!({"name": name, "alpha": level.alpha, "models": level.models})
             }).collect::<Vec<_>>(),
@@ -65,8 +66,8 @@ fn print(settings: &Settings) {
     match &settings.routing {
         None => println!("routing  the first able model, in this order"),
         Some(routing) => {
-            let state = &routing.state;
-            println!("routing  MESS+, alpha {}, state in {state}", routing.default.alpha);
+            let (encoder, state) = (&routing.encoder, &routing.state);
+            println!("routing  MESS+, alpha {}, encoder {encoder}, state in {state}", routing.default.alpha);
             for (name, level) in &routing.tenants {
                 let models = level.models.as_ref().map_or("all models".to_owned(), |models| models.join(", "));
                 println!("tenant   {name} alpha {}, {models}", level.alpha);

@@ -32,6 +32,19 @@ pub struct Form {
 pub struct RoutingForm {
     pub alpha: Option<f64>,
     pub models: Option<Vec<String>>,
+    #[serde(default)]
+    pub encoder: EncoderForm,
+    // sentence
+    pub encoder_weights: Option<PathBuf>,
+    pub encoder_tokenizer: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum EncoderForm {
+    #[default]
+    Hashed,
+    Sentence,
 }
 
 #[derive(Debug, Deserialize)]

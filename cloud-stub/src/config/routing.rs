@@ -2,10 +2,10 @@
 
 mod state;
 
-use super::form::{RoutingForm, StateForm, TenantForm};
+use super::form::{EncoderForm, RoutingForm, StateForm, TenantForm};
 use super::resolve::{Wrong, name};
-use super::{BackendSettings, RoutingSettings};
-use std::path::Path;
+use super::{BackendSettings, EncoderSettings, RoutingSettings};
+use std::path::{Path, PathBuf};
 use tether_policies::mess::TenantConfig;
 use tether_protocol::limits::{MAX_TENANTS, MAX_ZOO_MODELS};
 
@@ -31,7 +31,8 @@ pub(super) fn resolve(
         let problem = format!("{} are given, at most {MAX_TENANTS} are allowed", tenants.len());
         return Err(("tenants".into(), problem));
     }
-    let RoutingForm { alpha, models } = routing.unwrap_or_default();
+    let RoutingForm { alpha, models, encoder, encoder_weights, encoder_tokenizer } = routing.unwrap_or_default();
+    let encoder = self::encoder(encoder, encoder_weights, encoder_tokenizer, folder)?;
     let default = level("routing", alpha.unwrap_or(DEFAULT_ALPHA), models, zoo)?;
     let mut agreed = Vec::with_capacity(tenants.len());
     let mut names = std::collections::HashSet::new();
@@ -44,7 +45,36 @@ pub(super) fn resolve(
         let config = level(&format!("tenants.{name}"), form.alpha.unwrap_or(default.alpha), models, zoo)?;
         agreed.push((name, config));
     }
-    Ok(Some(RoutingSettings { default, tenants: agreed, state: state::resolve(state.unwrap_or_default(), folder)? }))
+    let state = state::resolve(state.unwrap_or_default(), folder)?;
+    Ok(Some(RoutingSettings { default, tenants: agreed, encoder, state }))
+}
+
+fn encoder(
+    kind: EncoderForm,
+    weights: Option<PathBuf>,
+    tokenizer: Option<PathBuf>,
+    folder: &Path,
+) -> Result<EncoderSettings, Wrong> {
+    let wrong = |key: &str, problem: &str| (format!("routing.{key}"), problem.to_owned());
+    match (kind, weights, tokenizer) {
+        (EncoderForm::Hashed, None, None) => Ok(EncoderSettings::Hashed),
+        (EncoderForm::Hashed, Some(_), _) => {
+            Err(wrong("encoder_weights", "only encoder = \"sentence\" has weights; remove it"))
+        }
+        (EncoderForm::Hashed, None, Some(_)) => {
+            Err(wrong("encoder_tokenizer", "only encoder = \"sentence\" has a tokenizer; remove it"))
+        }
+        (EncoderForm::Sentence, None, None) => Ok(EncoderSettings::Sentence(None)),
+        (EncoderForm::Sentence, Some(weights), Some(tokenizer)) => {
+            Ok(EncoderSettings::Sentence(Some((folder.join(weights), folder.join(tokenizer)))))
+        }
+        (EncoderForm::Sentence, None, Some(_)) => {
+            Err(wrong("encoder_weights", "encoder_tokenizer needs it; give both, or neither to use what was pulled"))
+        }
+        (EncoderForm::Sentence, Some(_), None) => {
+            Err(wrong("encoder_tokenizer", "encoder_weights needs it; give both, or neither to use what was pulled"))
+        }
+    }
 }
 
 fn level(key: &str, alpha: f64, models: Option<Vec<String>>, zoo: &[BackendSettings]) -> Result<TenantConfig, Wrong> {

@@ -121,6 +121,12 @@ fn levels_are_agreed_for_all_and_for_some() {
     assert_eq!(routing.state, StateSettings::File("/etc/tether/mess-state".into()));
     let (name, level) = &routing.tenants[0];
     assert_eq!((name.as_str(), level.alpha, &level.models), ("robot", 0.9, &Some(vec!["b".to_owned()])));
+    assert_eq!(routing.encoder, EncoderSettings::Hashed);
+    let text = format!(
+        "{TWO}[routing]\nencoder = \"sentence\"\nencoder_weights = \"w.safetensors\"\nencoder_tokenizer = \"t.json\""
+    );
+    let files = ("/etc/tether/w.safetensors".into(), "/etc/tether/t.json".into());
+    assert_eq!(parse(&text).unwrap().routing.unwrap().encoder, EncoderSettings::Sentence(Some(files)));
     let text = format!("{TWO}[routing]\n[state]\nkind = \"memory\"");
     assert_eq!(parse(&text).unwrap().routing.unwrap().state, StateSettings::Memory);
     let text = format!("{TWO}[routing]\n[state]\nkind = \"files\"\npath = \"shared\"");
@@ -143,6 +149,12 @@ fn levels_that_cannot_be_kept_are_named() {
         ("[[tenants]]\nname = \"r\"\nmodels = []", "tenants.r.models: no model is allowed; name some of a, b"),
         ("[[tenants]]\nname = \"r\"\nmodels = [\"c\"]", "tenants.r.models: the zoo has no model \"c\"; it has a, b"),
         ("[[tenants]]\nname = \"r\"\n[[tenants]]\nname = \"r\"", "tenants.r: two tenants have this name"),
+        ("[routing]\nencoder = \"bert\"", "unknown variant `bert`"),
+        ("[routing]\nencoder_weights = \"w\"", "routing.encoder_weights: only encoder = \"sentence\" has weights"),
+        (
+            "[routing]\nencoder = \"sentence\"\nencoder_weights = \"w\"",
+            "routing.encoder_tokenizer: encoder_weights needs it",
+        ),
         ("[state]\nkind = \"file\"", "state: nothing is learned without [routing]"),
         ("[routing]\n[state]\nkind = \"memory\"\npath = \"x\"", "state.path: only kind = \"file\" or \"files\""),
         ("[routing]\n[state]\nkind = \"file\"\nurl = \"redis://h\"", "state.url: only kind = \"redis\" has a server"),

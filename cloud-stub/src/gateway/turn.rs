@@ -119,14 +119,16 @@ async fn answer(
     let zoo = gateway.zoo();
     let mut tried = vec![false; zoo.members().len()];
     // Before the images have arrived, so that a hopeless turn is refused at once.
-    with_facts(peer, &request, |facts| gateway.chooser.check(facts, &zoo.facts(&tried)))?;
+    with_facts(peer, &request, &[], |facts| gateway.chooser.check(facts, &zoo.facts(&tried)))?;
     let turn_id = request.turn_id.clone();
-    let images = images.collect().await?;
+    let (images, features) = tokio::join!(images.collect(), read(gateway, &request));
+    let images = images?;
     report.received(&images);
     let mut turn = Turn { gateway, peer, request, images, descriptions: None };
     let mut last = None;
     loop {
-        let picked = with_facts(peer, &turn.request, |facts| gateway.chooser.choose(facts, &zoo.facts(&tried)));
+        let picked =
+            with_facts(peer, &turn.request, &features, |facts| gateway.chooser.choose(facts, &zoo.facts(&tried)));
         let Picked { index, reason, predicted } = match picked {
             Ok(picked) => picked,
             // What the last backend said tells more than that none is left.
@@ -176,18 +178,26 @@ impl Drop for TakenBack<'_> {
     }
 }
 
+/// What the chooser reads of a turn; a model that was named needs no reading.
+async fn read(gateway: &Gateway, request: &TurnRequest) -> Vec<f32> {
+    if request.model.is_some() {
+        return Vec::new();
+    }
+    let newest = request.messages.iter().rev().find(|message| message.role == Role::User);
+    gateway.chooser.read(&newest.map(flat_text).unwrap_or_default()).await
+}
+
 fn with_facts<T>(
     peer: &Peer,
     request: &TurnRequest,
+    features: &[f32],
     ask: impl FnOnce(&TurnFacts<'_>) -> Result<T, Refusal>,
 ) -> Result<T, WireError> {
-    let newest = request.messages.iter().rev().find(|message| message.role == Role::User);
-    let text = newest.map(flat_text).unwrap_or_default();
     let facts = TurnFacts {
         key: TurnKey { tenant: &peer.name, turn_id: &request.turn_id },
         model: request.model.as_deref(),
         image_count: request.images.len(),
-        text: &text,
+        features,
         prompt_tokens: u32::try_from(request.text_bytes() / BYTES_PER_TOKEN).unwrap_or(u32::MAX),
     };
     Ok(ask(&facts)?)

@@ -23,6 +23,7 @@ pub(super) struct RoutingGauges {
     mean_cost: Figures,
     shared_reachable: Figures,
     shared_unsent: Figures,
+    unread: Figures,
 }
 
 impl RoutingGauges {
@@ -44,6 +45,7 @@ impl RoutingGauges {
                 "1 while the state that gateways share is reached, else 0",
                 &self.shared_reachable,
             ),
+            ("mess_unread", "Turns routed by the models' means because the encoder was busy", &self.unread),
             ("mess_shared_unsent", "Records that wait to be written to the shared state", &self.shared_unsent),
         ];
         for (name, help, family) in figures {
@@ -63,6 +65,7 @@ impl RoutingGauges {
                 family.get_or_create(&[(label, name.to_owned())]).set(value);
             }
         };
+        put(&self.unread, "encoder", &routing.encoder, Some(routing.unread as f64));
         if let Some(shared) = &routing.shared {
             put(&self.shared_reachable, "kind", &shared.kind, Some(f64::from(u8::from(shared.reachable))));
             put(&self.shared_unsent, "kind", &shared.kind, Some(shared.unsent as f64));

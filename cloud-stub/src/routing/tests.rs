@@ -5,6 +5,8 @@ use crate::config::{BackendSettings, RoutingSettings};
 use crate::price::Prices;
 use crate::testing::{backend, script, settings};
 use std::path::Path;
+use std::sync::LazyLock;
+use tether_policies::mess::{Encoder, HashedEncoder};
 use tether_protocol::TurnId;
 
 fn priced(name: &str, usd: f64) -> BackendSettings {
@@ -21,6 +23,7 @@ fn with(zoo: Vec<BackendSettings>, state: Option<&Path>) -> Settings {
     let routing = RoutingSettings {
         default: level(0.8),
         tenants,
+        encoder: EncoderSettings::Hashed,
         state: state.map_or(StateSettings::Memory, |folder| StateSettings::File(folder.to_owned())),
     };
     Settings { routing: Some(routing), ..settings(zoo) }
@@ -42,9 +45,15 @@ pub(super) fn facts(zoo: &[BackendSettings]) -> Vec<BackendFacts> {
     zoo.iter().map(facts).collect()
 }
 
+/// Of one question.
+pub(super) fn features() -> &'static [f32] {
+    static FEATURES: LazyLock<Vec<f32>> = LazyLock::new(|| HashedEncoder.encode("what is in the red box?"));
+    &FEATURES
+}
+
 fn turn<'a>(tenant: &'a str, turn_id: &'a TurnId) -> TurnFacts<'a> {
     let key = TurnKey { tenant, turn_id };
-    TurnFacts { key, model: None, image_count: 0, text: "what is in the red box?", prompt_tokens: 9 }
+    TurnFacts { key, model: None, image_count: 0, features: features(), prompt_tokens: 9 }
 }
 
 pub(super) fn id(n: usize) -> TurnId {
@@ -165,6 +174,10 @@ fn models_come_go_and_change_their_price_while_it_runs() {
     assert_eq!((calls("small"), calls("middle")), (before, Some(0)));
     routing.reload(&with(vec![priced("large", 5.0)], None)).unwrap();
     assert_eq!(calls("small"), None);
+    let mut other = with(two(), None);
+    other.routing.as_mut().unwrap().encoder = EncoderSettings::Sentence(None);
+    let refused = routing.reload(&other).unwrap_err().to_string();
+    assert!(refused.contains("routing.encoder cannot change") && refused.contains("restart"), "{refused}");
     let off = routing.reload(&settings(two())).unwrap_err();
     let on = crate::zoo::choose::FirstAble.reload(&with(two(), None)).unwrap_err();
     assert!(off.to_string().contains("restart") && on.to_string().contains("restart"), "{off} {on}");

@@ -16,8 +16,8 @@ pub struct TurnFacts<'a> {
     /// A model asked for by name.
     pub model: Option<&'a str>,
     pub image_count: usize,
-    /// The newest user message, for choosers that read it.
-    pub text: &'a str,
+    /// What [`Chooser::read`] made of the newest user message.
+    pub features: &'a [f32],
     /// Tokens of the whole prompt, estimated.
     pub prompt_tokens: u32,
 }
@@ -39,6 +39,11 @@ pub struct BackendFacts {
 pub trait Chooser: Send + Sync + 'static {
     /// Whether some backend could answer; without any effect.
     fn check(&self, turn: &TurnFacts<'_>, zoo: &[BackendFacts]) -> Result<(), Refusal>;
+
+    /// What the chooser needs of the newest user message, once a turn; it may take a while, never the runtime's threads.
+    fn read(&self, _text: &str) -> BoxFuture<'static, Vec<f32>> {
+        ready(Vec::new()).boxed()
+    }
 
     fn choose(&self, turn: &TurnFacts<'_>, zoo: &[BackendFacts]) -> Result<Picked, Refusal>;
 
@@ -193,7 +198,7 @@ mod tests {
     fn turn(model: Option<&str>, image_count: usize) -> TurnFacts<'_> {
         static TURN_ID: LazyLock<TurnId> = LazyLock::new(|| TurnId::new("turn-1").unwrap());
         let key = TurnKey { tenant: "robot", turn_id: &TURN_ID };
-        TurnFacts { key, model, image_count, text: "", prompt_tokens: 0 }
+        TurnFacts { key, model, image_count, features: &[], prompt_tokens: 0 }
     }
 
     fn choose(turn: &TurnFacts<'_>, zoo: &[BackendFacts]) -> Result<usize, Refusal> {

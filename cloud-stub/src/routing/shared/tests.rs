@@ -1,8 +1,8 @@
 //! Several gateways at one log, in one process, without a network; `tests/tests/shared.rs` has them as processes.
 
-use super::super::tests::{facts, id, level, two};
+use super::super::tests::{facts, features, id, level, two};
 use super::super::{Keeper, Routing, RoutingStatus};
-use crate::config::{RoutingSettings, Settings, StateSettings};
+use crate::config::{EncoderSettings, RoutingSettings, Settings, StateSettings};
 use crate::testing::settings;
 use crate::zoo::choose::{BackendFacts, Chooser, TurnFacts, TurnKey};
 use std::future::Future;
@@ -15,7 +15,8 @@ const USAGE: Usage = Usage { prompt_tokens: 9, completion_tokens: 3 };
 
 fn sharing(folder: &Path, alpha: f64) -> Settings {
     let state = StateSettings::Files(folder.to_owned());
-    let routing = RoutingSettings { default: level(alpha), tenants: Vec::new(), state };
+    let routing =
+        RoutingSettings { default: level(alpha), tenants: Vec::new(), encoder: EncoderSettings::Hashed, state };
     Settings { routing: Some(routing), ..settings(two()) }
 }
 
@@ -35,7 +36,7 @@ fn rate(routing: &Routing, tenant: &str, n: usize, rating: f64) -> Option<Feedba
 fn answer(routing: &Routing, zoo: &[BackendFacts], tenant: &str, n: usize) -> String {
     let turn_id = id(n);
     let key = TurnKey { tenant, turn_id: &turn_id };
-    let turn = TurnFacts { key, model: None, image_count: 0, text: "what is in the red box?", prompt_tokens: 9 };
+    let turn = TurnFacts { key, model: None, image_count: 0, features: features(), prompt_tokens: 9 };
     let name = zoo[routing.choose(&turn, zoo).unwrap().index].name.clone();
     wait(routing.answered(&key, &name, USAGE, if name == "large" { 30e-6 } else { 3e-6 }));
     name

@@ -4,7 +4,7 @@ use super::super::super::agreement::Agreement;
 use super::super::super::tests::{level, two};
 use super::super::Writers;
 use super::*;
-use crate::config::{RoutingSettings, StateSettings};
+use crate::config::{EncoderSettings, RoutingSettings, StateSettings};
 use crate::testing::settings;
 use tether_policies::mess::{Call, Encoder, HashedEncoder, Router};
 
@@ -12,7 +12,8 @@ const NOW: Duration = Duration::ZERO;
 
 /// The state of a zoo of two at this level, told apart by it, after a turn of each of these tenants.
 fn saved(alpha: f64, tenants: &[&str]) -> Saved {
-    let routing = RoutingSettings { default: level(alpha), tenants: Vec::new(), state: StateSettings::Memory };
+    let (encoder, state) = (EncoderSettings::Hashed, StateSettings::Memory);
+    let routing = RoutingSettings { default: level(alpha), tenants: Vec::new(), encoder, state };
     let agreed = Agreement::of(&settings(two()), &routing);
     let mut router = agreed.fresh(HashedEncoder.width()).unwrap();
     tenants.iter().for_each(|tenant| turn(&mut router, tenant));
