@@ -34,18 +34,23 @@ async fn ratings_decide_which_local_model_answers_and_a_restart_remembers() {
     }
     let large = |models: &[String]| models.iter().filter(|model| *model == "large").count();
     assert!(large(&models[30..]) >= 20, "only the dear one satisfies: {models:?}");
-    let status = world_.daemon.zoo().unwrap().status().unwrap();
+    let status = world_.daemon.zoo().unwrap().status();
     assert_eq!((status.answered, status.rated), (60, 60));
+    let shown = world_.get("/v1/status").await.unwrap().json()["zoo"].clone();
+    assert_eq!((&shown["alpha"], &shown["rated"], &shown["cost_unit"]), (&json!(0.8), &json!(60), &json!("s")));
+    let [tiny, large_] = shown["models"].as_array().unwrap().as_slice() else { panic!("{shown}") };
+    assert_eq!((&tiny["name"], &large_["name"], &tiny["satisfaction"]), (&json!("tiny"), &json!("large"), &json!(0.0)));
+    assert!(large_["mean_cost"].as_f64().unwrap() > 0.0 && large_["satisfaction"] == 1.0, "{shown}");
 
     let named = world_.ask("x", json!({"model": "large"})).await.unwrap().json();
     assert_eq!(named["model"], "large");
-    assert_eq!(world_.daemon.zoo().unwrap().status().unwrap().answered, 60, "a named model was not chosen");
+    assert_eq!(world_.daemon.zoo().unwrap().status().answered, 60, "a named model was not chosen");
     let names = world_.get("/v1/models").await.unwrap().json().to_string();
     assert!(names.contains("large") && names.contains("auto"), "{names}");
     world_.stop().await.unwrap();
 
     let again = world(folder.path()).await;
-    let status = again.daemon.zoo().unwrap().status().unwrap();
+    let status = again.daemon.zoo().unwrap().status();
     assert_eq!((status.answered, status.rated), (60, 60), "read from zoo.json beside the ledger");
     let mut later = Vec::new();
     for _ in 0..10 {
@@ -53,6 +58,25 @@ async fn ratings_decide_which_local_model_answers_and_a_restart_remembers() {
     }
     assert!(large(&later) >= 5, "{later:?}");
     again.stop().await.unwrap();
+}
+
+/// The power of the settings is a model of energy; a meter is one that is read. Either turns seconds into joules.
+#[tokio::test]
+async fn the_cost_is_joules_where_energy_is_known() {
+    let folder = tempfile::tempdir().unwrap();
+    TinyModel::new(TinyArchitecture::Llama).write(&folder.path().join("tiny.gguf")).unwrap();
+    TinyModel::new(TinyArchitecture::Qwen3).write(&folder.path().join("large.gguf")).unwrap();
+    let settings = format!("{ZOO}[energy]\nlocal_power_w = 10000.0\n");
+    let world = World::start(folder.path(), &settings).await.unwrap();
+    for _ in 0..3 {
+        ask(&world, |_| true).await;
+    }
+    let zoo = world.get("/v1/status").await.unwrap().json()["zoo"].clone();
+    assert_eq!(zoo["cost_unit"], "J");
+    let cost_j = zoo["models"][0]["mean_cost"].as_f64().unwrap();
+    // 10 kW for a millisecond, the least that is counted, are 10 J; the same answer does not take 10 s.
+    assert!(cost_j > 9.9, "{zoo}");
+    world.stop().await.unwrap();
 }
 
 #[tokio::test]

@@ -20,7 +20,7 @@ pub use check::{AttachedImage, ChatTurn, CheckedMessage};
 pub use device::{
     CameraPushed, CloudStatus, Feedback, FeedbackRequest, GatewayRating, LocalModelStatus, MemoryStatus,
     ModelCacheStatus, ModelCard, ModelList, ModelState, SensorPushed, Status, TurnList, TurnsQuery, Version,
-    ViewStatus,
+    ViewStatus, ZooModelStatus, ZooStatus,
 };
 pub use error::{ApiError, ErrorBody, ErrorObject, from_json};
 pub use response::{

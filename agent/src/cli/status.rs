@@ -8,7 +8,7 @@ use std::io::Write;
 use std::process::ExitCode;
 use tether_protocol::Reading;
 use tether_protocol::api::{
-    CloudStatus, LocalModelStatus, MemoryStatus, ModelCacheStatus, ModelState, Status, Version, ViewStatus,
+    CloudStatus, LocalModelStatus, MemoryStatus, ModelCacheStatus, ModelState, Status, Version, ViewStatus, ZooStatus,
 };
 use tether_protocol::context::Link;
 
@@ -37,6 +37,7 @@ fn lines(status: &Status) -> Vec<(&'static str, String)> {
         (Some(model), _) => lines.extend(model_lines(model)),
         (None, why) => lines.push(("model", format!("{WARN}none{WARN:#}: {}", why.as_deref().unwrap_or("not set")))),
     }
+    lines.extend(status.zoo.as_ref().map(zoo_lines).unwrap_or_default());
     lines.extend(status.memory.map(|memory| ("memory", memory_line(&memory))));
     lines.extend(cloud_lines(&status.cloud));
     lines.push(("policy", format!("{} over {} actions{local_only}", status.policy, status.actions)));
@@ -78,6 +79,27 @@ fn cache_line(cache: &ModelCacheStatus) -> String {
         line += &format!("; {} on disk, {}", cache.disk_sequences, units::bytes(cache.disk_bytes));
     }
     line + &format!("), {} of {} prompt tokens needed no computing", cache.cached_tokens, cache.prompt_tokens)
+}
+
+fn zoo_lines(zoo: &ZooStatus) -> Vec<(&'static str, String)> {
+    let share = |share: Option<f64>| share.map_or("unknown".to_owned(), |share| format!("{share:.3}"));
+    let level = format!(
+        "alpha {}: satisfied {} (at least {:.3}), {} of {} answers rated, queue {:.1}",
+        zoo.alpha,
+        share(zoo.satisfaction),
+        zoo.satisfaction_at_least,
+        zoo.rated,
+        zoo.answered,
+        zoo.queue
+    );
+    let mut lines = vec![("zoo", level)];
+    lines.extend(zoo.warning.iter().map(|warning| ("", format!("{WARN}{warning}{WARN:#}"))));
+    lines.extend(zoo.models.iter().map(|model| {
+        let cost = model.mean_cost.map_or("cost unknown".to_owned(), |cost| format!("{cost:.3} {}", zoo.cost_unit));
+        let satisfied = share(model.satisfaction);
+        ("", format!("{}: {} answers, {cost} each, satisfied {satisfied}", model.name, model.calls))
+    }));
+    lines
 }
 
 fn memory_line(memory: &MemoryStatus) -> String {

@@ -9,9 +9,10 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tether_policies::mess::{
-    Answer, Call, Decision, Encoder, HashedEncoder, ModelSpec, Params, RequestFeatures, Router, Snapshot, TenantConfig,
-    TenantStatus,
+    Answer, Call, Decision, Encoder, HashedEncoder, ModelSpec, ModelStatus, Params, RequestFeatures, Router, Snapshot,
+    TenantConfig, TenantStatus,
 };
+use tether_protocol::api::{ZooModelStatus, ZooStatus};
 use tether_protocol::record::{Outcome, TurnRecord};
 use tether_protocol::{Route, TurnId};
 
@@ -25,6 +26,7 @@ const BYTES_PER_TOKEN: usize = 4;
 /// The local models, smallest file first: a token costs about the reading of the weights.
 pub struct LocalZoo {
     models: Vec<Arc<LocalModel>>,
+    alpha: f64,
     state: Mutex<State>,
     file: PathBuf,
 }
@@ -81,7 +83,7 @@ impl LocalZoo {
             alpha,
             "local turns go to the model that keeps the level at the least cost"
         );
-        Ok(Self { models, state: Mutex::new(State { router, watts, saved: Instant::now() }), file })
+        Ok(Self { models, alpha, state: Mutex::new(State { router, watts, saved: Instant::now() }), file })
     }
 
     pub fn models(&self) -> &[Arc<LocalModel>] {
@@ -148,14 +150,28 @@ impl LocalZoo {
         rated.is_ok()
     }
 
-    /// How the level is kept; `None` before the first turn.
-    pub fn status(&self) -> Option<TenantStatus> {
-        self.state().router.tenant_status(TENANT)
-    }
-
-    /// Turns that each model answered, smallest model first.
-    pub fn calls(&self) -> Vec<(String, u64)> {
-        self.state().router.model_status().into_iter().map(|model| (model.name, model.calls)).collect()
+    /// How the level is kept, and what was learned of each model.
+    pub fn status(&self) -> ZooStatus {
+        let state = self.state();
+        let level: Option<TenantStatus> = state.router.tenant_status(TENANT);
+        let model = |status: ModelStatus| {
+            let model = self.models.iter().find(|model| model.name() == status.name);
+            let ModelStatus { name, calls, labels, satisfaction, mean_cost } = status;
+            let state = model.map(|model| model.state().0).unwrap_or_default();
+            ZooModelStatus { name, calls, labels, satisfaction, mean_cost, state }
+        };
+        ZooStatus {
+            alpha: self.alpha,
+            answered: level.as_ref().map_or(0, |level| level.answered),
+            rated: level.as_ref().map_or(0, |level| level.rated),
+            satisfaction: level.as_ref().and_then(|level| level.satisfaction),
+            satisfaction_at_least: level.as_ref().map_or(0.0, |level| level.satisfaction_at_least),
+            queue: level.as_ref().map_or(0.0, |level| level.queue),
+            cost_unit: if state.watts.is_some() { "J" } else { "s" }.to_owned(),
+            shadow_price: level.as_ref().and_then(|level| level.shadow_price),
+            warning: level.and_then(|level| level.warning),
+            models: state.router.model_status().into_iter().map(model).collect(),
+        }
     }
 }
 

@@ -4,6 +4,7 @@ use super::body;
 use super::reply::Refusal;
 use crate::config::Settings;
 use crate::daemon::{Daemon, Live, unix_ms};
+use crate::execute::LocalZoo;
 use crate::views::{PushError, ViewKind};
 use axum::Json;
 use axum::body::Body;
@@ -104,6 +105,7 @@ pub(super) async fn status(State(daemon): State<Arc<Daemon>>) -> Json<Status> {
             }
         }),
         model_problem: daemon.local().err().cloned(),
+        zoo: daemon.zoo().map(LocalZoo::status),
         cloud: cloud_status(&live),
         policy: live.policy.name().into(),
         local_only: settings.local_only,

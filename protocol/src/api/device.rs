@@ -116,6 +116,9 @@ pub struct Status {
     /// `None`: no local model; `model_problem` says why.
     pub model: Option<LocalModelStatus>,
     pub model_problem: Option<String>,
+    /// Where several local models answer under `model = "auto"`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub zoo: Option<ZooStatus>,
     pub cloud: CloudStatus,
     pub policy: String,
     /// Nothing leaves this device at all.
@@ -138,6 +141,41 @@ pub struct Status {
     pub memory: Option<MemoryStatus>,
     /// What went wrong without ending the daemon, such as a ledger that cannot be written.
     pub problems: Vec<String>,
+}
+
+/// The local models among which MESS+ chooses, and how the agreed satisfaction is kept.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ZooStatus {
+    /// The mean satisfaction to keep.
+    pub alpha: f64,
+    pub answered: u64,
+    pub rated: u64,
+    /// The mean of the ratings; `None` before the first.
+    pub satisfaction: Option<f64>,
+    /// The mean over all answers is at least this, rated or not.
+    pub satisfaction_at_least: f64,
+    pub queue: f64,
+    /// `J`, or `s` as long as no answer's energy was known.
+    pub cost_unit: String,
+    /// Cost per satisfied answer at which the models are compared now.
+    pub shadow_price: Option<f64>,
+    /// Such as an alpha that no model reaches.
+    pub warning: Option<String>,
+    /// Smallest first.
+    pub models: Vec<ZooModelStatus>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ZooModelStatus {
+    pub name: String,
+    /// Turns that it was chosen for.
+    pub calls: u64,
+    /// Ratings learned, forgetting after a change.
+    pub labels: f64,
+    pub satisfaction: Option<f64>,
+    /// In the zoo's `cost_unit`.
+    pub mean_cost: Option<f64>,
+    pub state: ModelState,
 }
 
 /// Memory of the daemon's process, mapped files that are in memory included.
