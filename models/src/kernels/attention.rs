@@ -66,6 +66,9 @@ pub(super) unsafe fn attend<'a, S: Simd>(
         let mixed = &mut scratch.mixed[first * width..][..tile * width];
         unsafe {
             for index in 0..pages {
+                if first == 0 && index + 1 < pages {
+                    fetch::<S>(page(index + 1).keys);
+                }
                 score_page::<S>(rows, head_dim, page(index).keys, &mut scores[index * PAGE_TOKENS..], positions);
             }
             let mut sums = [0.0; TILE_QUERIES];
@@ -74,6 +77,9 @@ pub(super) unsafe fn attend<'a, S: Simd>(
             }
             for index in 0..pages {
                 let count = last.saturating_sub(index * PAGE_TOKENS).min(PAGE_TOKENS);
+                if first == 0 && index + 1 < pages {
+                    fetch::<S>(page(index + 1).values);
+                }
                 mix_page::<S>(&scores[index * PAGE_TOKENS..], positions, page(index).values, count, mixed, width);
             }
             for (row, sum) in mixed.chunks_exact_mut(width).zip(sums) {
@@ -85,6 +91,12 @@ pub(super) unsafe fn attend<'a, S: Simd>(
         }
         first += tile;
     }
+}
+
+/// Asks for the next page while this one is worked on: the processor does not see where it goes on.
+#[inline(always)]
+unsafe fn fetch<S: Simd>(page: &[u16]) {
+    page.chunks(32).for_each(|line| unsafe { S::prefetch(line.as_ptr().cast()) });
 }
 
 /// Calls a kernel for the number of queries, which it knows when compiled.

@@ -52,6 +52,8 @@ pub(super) trait Simd {
     /// Writes 16 integers of -128 to 127, each the nearest (ties to even) to a lane, and returns their sum.
     unsafe fn store_i8(to: *mut i8, value: Self::F) -> i32;
 
+    /// Asks for the cache line at `from`, which may be any address.
+    unsafe fn prefetch(from: *const u8);
     unsafe fn bytes(from: *const u8) -> Self::B;
     unsafe fn low_nibbles(bytes: Self::B) -> Self::B;
     unsafe fn high_nibbles(bytes: Self::B) -> Self::B;

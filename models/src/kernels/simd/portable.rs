@@ -101,6 +101,9 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
+    unsafe fn prefetch(_from: *const u8) {}
+
+    #[inline(always)]
     unsafe fn bytes(from: *const u8) -> Self::B {
         unsafe { from.cast::<Self::B>().read_unaligned() }
     }
