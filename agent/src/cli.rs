@@ -13,6 +13,7 @@ mod export;
 mod feedback;
 mod models;
 mod output;
+mod replay;
 mod serve;
 mod status;
 mod turn;
@@ -87,6 +88,8 @@ enum Command {
     Explain(explain::ExplainArgs),
     /// Write the ledger as a table, as records, or as training data for TMO
     Export(export::ExportArgs),
+    /// Replay hours of a robot over recorded links in seconds, to compare policies
+    Replay(Box<replay::ReplayArgs>),
     /// Rate a turn, so that the policy can learn from it
     Feedback(feedback::FeedbackArgs),
     /// Say what works, what does not, and the fix; needs no daemon
@@ -123,6 +126,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Budget { command } => block_on(budget::run(command, &global)),
         Command::Explain(args) => block_on(explain::run(args, &global)),
         Command::Export(args) => export::run(args, &global),
+        Command::Replay(args) => replay::run(&args, &global),
         Command::Feedback(args) => block_on(feedback::run(args, &global)),
         Command::Doctor => block_on(doctor::run(&global)),
         Command::Models(command) => models::run(&command, global.json),

@@ -25,6 +25,7 @@ pub mod permit;
 pub mod policy;
 pub mod prompt;
 pub mod question;
+pub mod replay;
 pub mod sessions;
 pub mod socket;
 pub mod store;

@@ -1,8 +1,4 @@
-//! What all reports share.
-
-pub mod bars;
-pub mod html;
-pub mod plot;
+//! How everything here prints.
 
 use std::io::Write;
 

@@ -259,10 +259,6 @@ impl Keeper {
 
     pub fn status(&self) -> BudgetList {
         let (state, now_ms) = self.lock();
-        let prices = |account: &Account| {
-            let alone = account.lead(now_ms, account.reserved);
-            alone.filter(|_| state.settings.pacing).map(tether_policies::budget::pacing::level)
-        };
         let status = |account: &Account| {
             let name = account.budget.name;
             let value = |count| name.resource.value(count);
@@ -277,7 +273,7 @@ impl Keeper {
                 window_start_ms: account.spending.start_ms,
                 window_end_ms: account.end_ms(),
                 line: account.line(now_ms).filter(|_| state.settings.pacing).map(|line| value(line as u64)),
-                price: prices(account),
+                price: account.level(now_ms).filter(|_| state.settings.pacing),
                 source: if state.caps.contains_key(&name) { "set" } else { "settings" }.into(),
             }
         };

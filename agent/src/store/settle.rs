@@ -44,6 +44,8 @@ struct Row {
     started_ms: i64,
     cloud: bool,
     amounts: [Option<i64>; 4],
+    /// Known at once of a replay's turns only.
+    rating: Option<f64>,
     json: String,
 }
 
@@ -55,6 +57,7 @@ impl Row {
             started_ms: record.started_unix_ms,
             cloud: record.route == Route::Cloud,
             amounts: amounts.map(|amount| amount.map(signed)),
+            rating: record.rating,
             json: serde_json::to_string(record)?,
         })
     }
@@ -147,7 +150,7 @@ impl Desk {
 
     fn try_begin(&mut self, row: &Row) -> Result<(), Failure> {
         let transaction = self.connection.transaction()?;
-        let Row { id, session, started_ms, cloud, amounts: [usd, energy, uplink, downlink], json } = row;
+        let Row { id, session, started_ms, cloud, amounts: [usd, energy, uplink, downlink], json, .. } = row;
         let insert = "INSERT INTO turns VALUES (?1, ?2, 1, NULL, ?3, ?4, ?5, ?6, ?7, ?8)";
         let values = params![id, session, started_ms, cloud, usd, energy, uplink, downlink];
         transaction.prepare_cached(insert)?.execute(values)?;
@@ -219,14 +222,15 @@ impl Desk {
 
 /// Returns how many turns it added.
 fn write(transaction: &Transaction<'_>, Settlement { row, with }: &Settlement) -> Result<u64, Failure> {
-    let Row { id, session, started_ms, cloud, amounts: [usd, energy, uplink, downlink], json } = row;
+    let Row { id, session, started_ms, cloud, amounts: [usd, energy, uplink, downlink], rating, json } = row;
     let values = params![id, session, started_ms, cloud, usd, energy, uplink, downlink];
     let update = "UPDATE turns SET open = 0, session = ?2, started_ms = ?3, cloud = ?4, usd = ?5, energy = ?6,
                   uplink = ?7, downlink = ?8 WHERE id = ?1 AND open = 1";
     let begun = transaction.prepare_cached(update)?.execute(values)? == 1;
     if !begun {
         // Inserted if the begin failed, so that a disk that was full for a moment loses no finished turn.
-        let insert = "INSERT INTO turns VALUES (?1, ?2, 0, NULL, ?3, ?4, ?5, ?6, ?7, ?8) ON CONFLICT DO NOTHING";
+        let insert = "INSERT INTO turns VALUES (?1, ?2, 0, ?9, ?3, ?4, ?5, ?6, ?7, ?8) ON CONFLICT DO NOTHING";
+        let values = params![id, session, started_ms, cloud, usd, energy, uplink, downlink, rating];
         if transaction.prepare_cached(insert)?.execute(values)? == 0 {
             return Ok(0);
         }

@@ -2,8 +2,8 @@
 
 use super::run::{Point, WINDOW};
 use super::table::{Line, Table};
-use crate::report::html;
-use crate::report::plot::{Chart, Series};
+use tether_report::html;
+use tether_report::plot::{Chart, Series};
 
 pub fn page(tables: &[Table]) -> String {
     let mut body = String::from(

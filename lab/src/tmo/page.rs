@@ -3,11 +3,11 @@
 use super::sweep::Sweep;
 use super::table::{Curve, Line, sd_text};
 use super::tether::honest::{NAMES, Outcome};
-use crate::report::bars::{self, Bar};
-use crate::report::html;
-use crate::report::plot::{Chart, Series};
 use std::collections::BTreeMap;
 use tether_policies::tmo::paper::SENT;
+use tether_report::bars::{self, Bar};
+use tether_report::html;
+use tether_report::plot::{Chart, Series};
 
 /// `lines`: every policy under some budgets. `what` says what it was made from.
 pub fn page(what: &str, honest: Option<&Outcome>, lines: &[Line], curves: &[Curve], sweep: &Sweep) -> String {

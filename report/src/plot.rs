@@ -29,7 +29,7 @@ const BOTTOM: f64 = 40.0;
 /// About so many steps on an axis.
 const TICKS: usize = 5;
 /// Distinguishable by the colour-blind too (Okabe and Ito).
-pub(super) const COLOURS: [&str; 8] =
+pub(crate) const COLOURS: [&str; 8] =
     ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#6c6c6c", "#b5a500"];
 
 /// A scale from one round number to another.
@@ -103,7 +103,7 @@ impl Chart {
     /// The chart with its caption and legend as HTML.
     pub fn html(&self) -> String {
         let frame = Frame::of(self);
-        let title = super::html::escape(&self.title);
+        let title = crate::html::escape(&self.title);
         let mut svg = format!("<figure><svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"{title}\">");
         axes(&mut svg, &frame, self);
         if let Some((level, _)) = &self.level {
@@ -122,11 +122,11 @@ impl Chart {
     fn legend(&self) -> String {
         let mut legend = String::new();
         for (i, series) in self.series.iter().enumerate() {
-            let (colour, name) = (COLOURS[i % COLOURS.len()], super::html::escape(&series.name));
+            let (colour, name) = (COLOURS[i % COLOURS.len()], crate::html::escape(&series.name));
             let _ = write!(legend, "<span><i style=\"background:{colour}\"></i>{name}</span> ");
         }
         if let Some((_, name)) = &self.level {
-            let _ = write!(legend, "<span><i class=\"dashed\"></i>{}</span>", super::html::escape(name));
+            let _ = write!(legend, "<span><i class=\"dashed\"></i>{}</span>", crate::html::escape(name));
         }
         legend
     }
@@ -149,7 +149,7 @@ fn axes(svg: &mut String, frame: &Frame, chart: &Chart) {
         let (at, text) = (frame.x(tick), frame.x.text(tick));
         let _ = write!(svg, "<text x=\"{at:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{text}</text>", bottom + 17.0);
     }
-    let (x_label, y_label) = (super::html::escape(&chart.x_label), super::html::escape(&chart.y_label));
+    let (x_label, y_label) = (crate::html::escape(&chart.x_label), crate::html::escape(&chart.y_label));
     let (middle_x, middle_y) = ((LEFT + right) / 2.0, (TOP + bottom) / 2.0);
     let _ = write!(
         svg,

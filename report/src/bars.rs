@@ -1,7 +1,7 @@
 //! Horizontal bars as SVG: values with intervals, and shares of a whole.
 
-use super::html::escape;
-use super::plot::COLOURS;
+use crate::html::escape;
+use crate::plot::COLOURS;
 use std::fmt::Write;
 
 const WIDTH: f64 = 640.0;

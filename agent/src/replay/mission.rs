@@ -1,0 +1,123 @@
+//! What is flown, whichever policy flies it.
+
+use tether_policies::budget::Budget;
+use tether_policies::tmo::data::{Dataset, Turn};
+use tether_policies::tmo::honest::hardware::{HARDWARE, Hardware};
+use tether_policies::tmo::honest::moment;
+use tether_policies::tmo::honest::response::ResponseModel;
+use tether_policies::trace::Trace;
+use tether_protocol::limits::MAX_VIEWS;
+use tether_protocol::{ActionSpace, ViewName, ViewSet};
+
+/// A week at a turn a second.
+pub const MAX_TURNS: f64 = 604_800.0;
+/// Drawn all the time, as a share of the device's full power (idle figures of the Jetson data sheets: a quarter to a
+/// half). The same share as the honest environment's.
+const IDLE_SHARE: f64 = 0.35;
+
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum MissionError {
+    #[error("no device is named {given:?}; known: {known}")]
+    Device { given: String, known: String },
+    #[error("{hours} hours at {turns_per_hour} turns an hour are not between 1 and {MAX_TURNS} turns")]
+    Turns { hours: f64, turns_per_hour: f64 },
+    #[error("the battery must hold more than nothing")]
+    Battery,
+    #[error("the dialogues have {0} views, 1 to {MAX_VIEWS} are allowed")]
+    Views(usize),
+    #[error("two dialogues at least are needed: each is judged by what the others tell")]
+    TooFew,
+}
+
+/// The machine and its battery.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Robot {
+    pub hardware: Hardware,
+    pub battery_j: f64,
+}
+
+impl Robot {
+    /// # Errors
+    /// An unknown device, or no battery.
+    pub fn new(device: &str, battery_wh: f64) -> Result<Robot, MissionError> {
+        let same = |hardware: &&Hardware| hardware.device.name.eq_ignore_ascii_case(device.trim());
+        let Some(hardware) = HARDWARE.iter().find(same) else {
+            let known: Vec<&str> = HARDWARE.iter().map(|hardware| hardware.device.name).collect();
+            return Err(MissionError::Device { given: device.to_owned(), known: known.join(", ") });
+        };
+        if !(battery_wh.is_finite() && battery_wh > 0.0) {
+            return Err(MissionError::Battery);
+        }
+        Ok(Robot { hardware: *hardware, battery_j: battery_wh * 3_600.0 })
+    }
+
+    pub fn idle_w(&self) -> f64 {
+        self.hardware.device.power_w * IDLE_SHARE
+    }
+}
+
+/// Everything that all policies share.
+#[derive(Debug, Clone)]
+pub struct Mission {
+    pub robot: Robot,
+    pub trace: Trace,
+    pub data: Dataset,
+    pub budgets: Vec<Budget>,
+    pub hours: f64,
+    pub turns_per_hour: f64,
+    pub space: ActionSpace,
+    /// The views of each action of `space`; `None` is local.
+    pub actions: Vec<Option<ViewSet>>,
+    /// By the parity of a dialogue's place: what judges its answers was fitted to the other half.
+    judges: [ResponseModel; 2],
+}
+
+impl Mission {
+    /// # Errors
+    /// [`MissionError`], each naming what to change.
+    pub fn new(
+        robot: Robot,
+        trace: Trace,
+        data: Dataset,
+        budgets: Vec<Budget>,
+        hours: f64,
+        turns_per_hour: f64,
+    ) -> Result<Mission, MissionError> {
+        let turns = hours * turns_per_hour;
+        if !(hours > 0.0 && (1.0..=MAX_TURNS).contains(&turns)) {
+            return Err(MissionError::Turns { hours, turns_per_hour });
+        }
+        if data.dialogues.len() < 2 {
+            return Err(MissionError::TooFew);
+        }
+        let views = data.view_count;
+        let names = (0..views).map(|view| ViewName::new(format!("view{view}"))).collect::<Result<Vec<_>, _>>();
+        let space = names.ok().and_then(|names| ActionSpace::new(names).ok()).filter(|_| views > 0);
+        let (Some(space), Ok(actions)) = (space, moment::actions(views)) else {
+            return Err(MissionError::Views(views));
+        };
+        let judges = [judge(&data, 1), judge(&data, 0)];
+        Ok(Mission { robot, trace, data, budgets, hours, turns_per_hour, space, actions, judges })
+    }
+
+    pub fn end_s(&self) -> f64 {
+        self.hours * 3_600.0
+    }
+
+    /// How long it lasts.
+    pub fn length_ms(&self) -> i64 {
+        (self.end_s() * 1e3) as i64
+    }
+
+    /// What a dialogue's answers are worth, by a model that never saw it.
+    pub fn judge(&self, dialogue: usize) -> &ResponseModel {
+        &self.judges[dialogue % 2]
+    }
+}
+
+/// Fitted to the dialogues at even (0) or odd (1) places.
+fn judge(data: &Dataset, parity: usize) -> ResponseModel {
+    let half = data.dialogues.iter().enumerate().filter(|(at, _)| at % 2 == parity);
+    let turns: Vec<&Turn> = half.flat_map(|(_, dialogue)| &dialogue.turns).collect();
+    ResponseModel::fit(&turns, data.tasks.len())
+}

@@ -1,0 +1,166 @@
+use super::*;
+use crate::export::{self, Format, Source};
+use crate::store::Store;
+use std::convert::Infallible;
+use tether_policies::budget::{Budget, BudgetName, Resource, Window};
+use tether_policies::tmo::data::Dataset;
+use tether_policies::tmo::synthetic;
+use tether_policies::trace::Trace;
+use tether_protocol::Route;
+
+fn budget(resource: Resource, cap: f64) -> Budget {
+    let name = BudgetName { resource, window: Window::Mission };
+    Budget { name, cap: resource.count(cap).unwrap(), mission_ms: Some(3_600_000), floor_percent: None }
+}
+
+fn data() -> Dataset {
+    synthetic::dataset(40, 3, 5)
+}
+
+/// An uplink that comes and goes.
+fn trace() -> Trace {
+    let rows: String = (0..300).map(|t| format!("{t},,{},40\n", if t % 60 < 40 { 8 } else { 0 })).collect();
+    Trace::parse(&format!("t_s,down_mbps,up_mbps,rtt_ms\n{rows}"), 0.1).unwrap()
+}
+
+fn mission(budgets: Vec<Budget>) -> Mission {
+    let robot = Robot::new("Jetson Orin NX", 40.0).unwrap();
+    Mission::new(robot, trace(), data(), budgets, 1.0, 240.0).unwrap()
+}
+
+fn flown(mission: &Mission, policy: &str, seed: u64) -> (Outcome, Vec<Flown>) {
+    let mut turns = Vec::new();
+    let mut keep = |turn| {
+        turns.push(turn);
+        Ok::<(), Infallible>(())
+    };
+    let outcome = fly(mission, &Contender::named(policy).unwrap(), "test", seed, &mut keep).unwrap();
+    (outcome, turns)
+}
+
+fn outcome(mission: &Mission, policy: &str, seed: u64) -> Outcome {
+    flown(mission, policy, seed).0
+}
+
+#[test]
+fn a_seed_decides_everything_and_all_policies_meet_the_same_turns() {
+    let mission = mission(vec![budget(Resource::UplinkBytes, 20e6)]);
+    for policy in ["tether", "always-cloud"] {
+        let json = |seed| {
+            let (outcome, turns) = flown(&mission, policy, seed);
+            let records: Vec<_> = turns.into_iter().map(|(record, _)| record).collect();
+            serde_json::to_string(&(outcome, records)).unwrap()
+        };
+        assert_eq!(json(1), json(1));
+        assert_ne!(json(1), json(2));
+    }
+    let (one, cloud) = flown(&mission, "always-cloud", 1);
+    let (other, local) = flown(&mission, "always-local", 1);
+    assert_eq!((one.turns, other.cloud, other.uplink_bytes), (other.turns, 0, 0));
+    let asked = |turns: &[Flown]| -> Vec<_> {
+        turns.iter().map(|(r, _)| (r.started_unix_ms, r.turn_id.clone(), r.task.clone(), r.session.clone())).collect()
+    };
+    assert_eq!(asked(&cloud), asked(&local));
+    assert!((150..350).contains(&one.turns), "{}", one.turns);
+    assert!(one.cloud > 0 && one.fell_back > 0, "outages of 20 s are longer than the patience: {one:?}");
+    assert_eq!(one.turns, one.local + one.cloud + one.failed + one.unserved);
+}
+
+#[test]
+fn no_cap_is_ever_exceeded_and_pacing_keeps_to_its_line() {
+    for seed in 0..6 {
+        let mission = mission(vec![budget(Resource::UplinkBytes, 20e6), budget(Resource::Usd, 0.6)]);
+        for policy in ["always-cloud", "cloud-then-local", "rule", "tether"] {
+            let found = outcome(&mission, policy, seed);
+            assert_eq!(found.caps_exceeded, 0, "{policy} {seed}");
+            assert!(found.uplink_bytes <= 20_000_000 && found.cost_usd <= 0.6, "{found:?}");
+            // A robot that may answer by itself refuses nobody.
+            assert_eq!(found.failed, 0, "{policy} {seed}");
+        }
+        let paced = outcome(&mission, "always-cloud", seed).overshoot.unwrap();
+        let unpaced = outcome(&mission, "cloud-then-local", seed).overshoot.unwrap();
+        assert!(paced <= 0.004 && unpaced > 0.05, "{paced} {unpaced}");
+    }
+}
+
+#[test]
+fn an_energy_budget_refuses_when_nothing_fits_and_an_empty_battery_serves_nobody() {
+    let found = outcome(&mission(vec![budget(Resource::EnergyJ, 2_000.0)]), "always-local", 3);
+    assert!(found.failed > 0 && found.energy_j <= 2_000.0 && found.caps_exceeded == 0, "{found:?}");
+    let robot = Robot::new("jetson orin nx", 4.0).unwrap();
+    let small = Mission::new(robot, trace(), data(), Vec::new(), 2.0, 120.0).unwrap();
+    let found = outcome(&small, "always-local", 3);
+    assert!(found.unserved > 0 && found.battery_left_percent == Some(0.0), "{found:?}");
+    let refused = outcome(&mission(vec![budget(Resource::EnergyJ, 0.0)]), "always-local", 3);
+    assert_eq!((refused.failed, refused.rating), (refused.turns, Some(0.0)));
+}
+
+/// Nothing is invented: what the outcome says is the sum of the records, and what failed says so.
+#[test]
+fn records_and_outcome_agree() {
+    let mission = mission(vec![budget(Resource::UplinkBytes, 20e6)]);
+    let (outcome, turns) = flown(&mission, "always-cloud", 4);
+    let records: Vec<_> = turns.iter().map(|(record, _)| record).collect();
+    let sum: u64 = records.iter().filter_map(|record| record.measured.uplink_bytes).sum();
+    let charged: u64 = turns.iter().flat_map(|(_, settling)| &settling.charges).map(|charge| charge.spent).sum();
+    assert_eq!((outcome.uplink_bytes, outcome.uplink_bytes), (sum, charged));
+    assert_eq!(outcome.budget_left["uplink_bytes_per_mission"], 20e6 - sum as f64);
+    for record in &records {
+        let fell_back = record.fallback.is_some();
+        assert_eq!(fell_back, record.action.route() == Route::Cloud && record.route == Route::Local);
+        assert_eq!(record.views.is_empty(), record.route == Route::Local || record.action.0 == 1, "{record:?}");
+        assert!(record.permitted.contains(&record.action) && record.predicted_costs.len() == record.permitted.len());
+        assert!(!fell_back || record.measured.latency_ms > Some(15_000.0));
+    }
+    assert!(records.is_sorted_by_key(|record| record.turn_id.as_str()));
+}
+
+#[tokio::test]
+async fn a_ledger_of_a_replay_is_read_like_any_other() {
+    let mission = mission(vec![budget(Resource::UplinkBytes, 20e6)]);
+    let (_, turns) = flown(&mission, "tether", 4);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("field.db");
+    let store = Store::open(&path).unwrap().store;
+    let (count, last) = (turns.len() as u64, turns[turns.len() - 1].0.clone());
+    store.settle_all(turns).await.unwrap();
+    let newest = store.turns(3, None, None).await.unwrap();
+    assert_eq!((newest[0].turn_id.clone(), newest[0].rating), (last.turn_id, last.rating));
+    drop(store);
+    let source = Source::open(&path, i64::MIN).unwrap();
+    let mut text = Vec::new();
+    let report = export::export(&source, Format::Jsonl, &mut text, |_| ()).unwrap();
+    assert_eq!(report.turns, count);
+    let mut m4a1 = Vec::new();
+    let kept = export::export(&source, Format::M4a1, &mut m4a1, |_| ()).unwrap();
+    assert_eq!(kept.skipped, export::Skipped::default());
+    assert!(Dataset::parse(std::str::from_utf8(&m4a1).unwrap()).is_ok(), "TMO trains on it");
+}
+
+#[test]
+fn the_page_has_every_plot_and_takes_names_as_text() {
+    let mission = mission(vec![budget(Resource::UplinkBytes, 20e6)]);
+    let mut one = outcome(&mission, "tether", 1);
+    one.policy = "<tether>".into();
+    let html = page::page("t", "a < b", &[one, outcome(&mission, "always-local", 1)]);
+    for title in ["Battery", "Bytes sent", "Uplink", "Routes", "Satisfaction", "Reward", "Furthest ahead"] {
+        assert!(html.contains(&format!("<b>{title}")), "{title}");
+    }
+    assert!(html.contains("a &lt; b") && html.contains("&lt;tether&gt;") && !html.contains("<tether>"));
+}
+
+#[test]
+fn what_cannot_be_flown_is_named() {
+    let message = |result: Result<Mission, MissionError>| result.unwrap_err().to_string();
+    assert!(Robot::new("toaster", 1.0).unwrap_err().to_string().contains("Jetson Orin NX"));
+    assert_eq!(Robot::new("Jetson Nano", 0.0), Err(MissionError::Battery));
+    let robot = Robot::new("Jetson Nano", 1.0).unwrap();
+    assert!(message(Mission::new(robot, trace(), data(), vec![], 1.0, 0.5)).contains("turns"));
+    assert!(message(Mission::new(robot, trace(), data(), vec![], f64::NAN, 60.0)).contains("hours"));
+    let one = synthetic::dataset(1, 3, 1);
+    assert_eq!(Mission::new(robot, trace(), one, vec![], 1.0, 60.0).err(), Some(MissionError::TooFew));
+    let blind = synthetic::dataset(4, 0, 1);
+    assert_eq!(Mission::new(robot, trace(), blind, vec![], 1.0, 60.0).err(), Some(MissionError::Views(0)));
+    assert!(Contender::named("magic").err().unwrap().to_string().contains("cloud-then-local"));
+    assert!(Contender::named("nowhere.json").err().unwrap().to_string().contains("nowhere.json"));
+}
