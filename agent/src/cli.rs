@@ -14,6 +14,7 @@ mod feedback;
 mod models;
 mod output;
 mod replay;
+mod report;
 mod serve;
 mod status;
 mod turn;
@@ -90,6 +91,8 @@ enum Command {
     Export(export::ExportArgs),
     /// Replay hours of a robot over recorded links in seconds, to compare policies
     Replay(Box<replay::ReplayArgs>),
+    /// Make the page of a real ledger that a replay makes: battery, bytes, routes, satisfaction, budgets
+    Report(report::ReportArgs),
     /// Rate a turn, so that the policy can learn from it
     Feedback(feedback::FeedbackArgs),
     /// Say what works, what does not, and the fix; needs no daemon
@@ -127,6 +130,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Explain(args) => block_on(explain::run(args, &global)),
         Command::Export(args) => export::run(args, &global),
         Command::Replay(args) => replay::run(&args, &global),
+        Command::Report(args) => report::run(&args, &global),
         Command::Feedback(args) => block_on(feedback::run(args, &global)),
         Command::Doctor => block_on(doctor::run(&global)),
         Command::Models(command) => models::run(&command, global.json),

@@ -9,6 +9,7 @@
 pub mod arrivals;
 pub mod contender;
 pub mod flight;
+pub mod log;
 pub mod mission;
 pub mod page;
 mod record;

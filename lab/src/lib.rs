@@ -2,5 +2,6 @@
 
 pub mod link;
 pub mod mess;
+pub mod ope;
 pub mod report;
 pub mod tmo;

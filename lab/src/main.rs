@@ -15,6 +15,8 @@ enum Command {
     Link(tether_lab::link::LinkCli),
     /// Route among a zoo of models: the least cost at a guaranteed satisfaction (MESS+).
     Mess(tether_lab::mess::cli::MessCli),
+    /// What another policy would have earned on a recorded log (off-policy evaluation).
+    Ope(tether_lab::ope::OpeCli),
     /// Local or cloud, and which views: the published environment, its figures, and policies in it (TMO).
     Tmo(tether_lab::tmo::cli::TmoCli),
 }
@@ -23,6 +25,7 @@ fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Link(link) => tether_lab::link::run(link),
         Command::Mess(mess) => tether_lab::mess::cli::run(mess),
+        Command::Ope(ope) => tether_lab::ope::run(ope),
         Command::Tmo(tmo) => tether_lab::tmo::cli::run(tmo),
     };
     match outcome {

@@ -8,5 +8,6 @@ pub mod ledger_bench;
 pub mod process;
 pub mod quic;
 pub mod relay;
+pub mod replay_bench;
 pub mod system;
 pub mod traces;

@@ -21,8 +21,8 @@ const MOST_AT_ONCE: usize = 8;
 
 /// A recorded link and its file's name.
 pub struct Recorded {
-    name: String,
-    trace: Trace,
+    pub name: String,
+    pub trace: Trace,
 }
 
 /// Reads every trace of a folder.

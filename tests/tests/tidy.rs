@@ -96,6 +96,7 @@ fn the_crates_know_only_what_the_architecture_allows() {
         ("protocol", &["tokio", "candle-core", "burn", "quinn", "axum"][..]),
         ("models", &["tokio", "quinn", "axum", "tether-policies", "tether-protocol"][..]),
         ("policies", &["tokio", "candle-core", "quinn", "tether-models"][..]),
+        ("report", &["tokio", "tether-protocol", "tether-policies", "tether-models"][..]),
         ("lab", &["tether.workspace", "tether-cloud"][..]),
         ("cloud-stub", &["tether.workspace"][..]),
         ("agent", &["tether-cloud.workspace", "burn"][..]),

@@ -20,7 +20,7 @@ use tether_policies::tmo::data::{Dataset, MAX_FILE_BYTES};
 use tether_policies::tmo::synthetic;
 use tether_policies::trace::{self, DEFAULT_UPLINK_SHARE, Trace};
 
-pub(super) const EXAMPLES: &str = "\
+const EXAMPLES: &str = "\
 Examples:
   tether replay --trace wifi.csv --policy tether,cloud-then-local,always-local,always-cloud
   tether replay --trace traces/ --battery 100Wh --device \"Jetson Orin NX\" --hours 8 --seeds 5 \\
@@ -116,7 +116,7 @@ pub(crate) fn run(args: &ReplayArgs, global: &Global) -> anyhow::Result<ExitCode
     let battery_wh = watt_hours(&args.battery)?;
     let robot = Robot::new(&args.device, battery_wh).map_err(usage)?;
     let mission_ms = (args.hours * 3.6e6) as i64;
-    let budgets = args.budget.iter().map(|text| budget(text, mission_ms)).collect::<Result<Vec<_>, _>>()?;
+    let budgets = args.budget.iter().map(|text| budget(text, Some(mission_ms))).collect::<Result<Vec<_>, _>>()?;
     let files = traces(&args.trace)?;
     if args.ledger.is_some() && files.len() * contenders.len() * args.seeds as usize != 1 {
         return Err(
@@ -207,14 +207,14 @@ fn read_trace(path: &Path, uplink_share: f64) -> anyhow::Result<Trace> {
     Trace::parse(&read(path, trace::MAX_FILE_BYTES)?, uplink_share).with_context(|| path.display().to_string())
 }
 
-fn budget(text: &str, mission_ms: i64) -> anyhow::Result<Budget> {
+pub(super) fn budget(text: &str, mission_ms: Option<i64>) -> anyhow::Result<Budget> {
     let wrong = |problem: String| UsageError(format!("--budget {text:?}: {problem}"));
     let (name, cap) = text.split_once('=').ok_or_else(|| wrong("write NAME=CAP".into()))?;
     let name: BudgetName = name.trim().parse().map_err(|error| wrong(format!("{error}")))?;
     let cap = cap.trim().parse::<f64>().ok().and_then(|cap| name.resource.count(cap));
     let cap =
         cap.filter(|cap| *cap <= i64::MAX as u64 / 2).ok_or_else(|| wrong("the cap is no number from 0 on".into()))?;
-    Ok(Budget { name, cap, mission_ms: Some(mission_ms), floor_percent: None })
+    Ok(Budget { name, cap, mission_ms, floor_percent: None })
 }
 
 /// The files named, and the `.csv` files of the folders named.
@@ -285,22 +285,30 @@ fn intro(args: &ReplayArgs, shared: &[String]) -> String {
 }
 
 fn print(outcomes: &[Outcome], seconds: f64) -> std::io::Result<()> {
-    let mut out = output::stdout();
-    let mut rows = vec![page::HEAD.map(str::to_owned).to_vec()];
-    rows.extend(lines(outcomes, false).iter().map(cells));
-    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..page::HEAD.len()).map(width).collect();
-    for row in &rows {
-        write!(out, "{:<1$}", row[0], widths[0])?;
-        for (cell, width) in row.iter().zip(&widths).skip(1) {
-            write!(out, "  {cell:>width$}")?;
-        }
-        writeln!(out)?;
-    }
+    table(outcomes)?;
     let turns: u64 = outcomes.iter().map(|outcome| outcome.turns).sum();
     let exceeded: u64 = outcomes.iter().map(|outcome| outcome.caps_exceeded).sum();
     let rate = turns as f64 / seconds.max(1e-9);
+    let mut out = output::stdout();
     writeln!(out, "{turns} turns in {seconds:.2} s ({rate:.0} a second); caps exceeded: {exceeded}")?;
+    out.flush()
+}
+
+/// The outcomes as a table of text, over all traces; a column of which nothing is known is left out.
+pub(super) fn table(outcomes: &[Outcome]) -> std::io::Result<()> {
+    let mut rows = vec![page::HEAD.map(str::to_owned).to_vec()];
+    rows.extend(lines(outcomes, false).iter().map(cells));
+    let known = |column: &usize| rows[1..].iter().any(|row| row[*column] != "-");
+    let columns: Vec<usize> = (0..page::HEAD.len()).filter(known).collect();
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let mut out = output::stdout();
+    for row in &rows {
+        write!(out, "{:<1$}", row[0], width(0))?;
+        for &column in columns.iter().filter(|column| **column > 0) {
+            write!(out, "  {:>1$}", row[column], width(column))?;
+        }
+        writeln!(out)?;
+    }
     out.flush()
 }
 
@@ -315,10 +323,10 @@ mod tests {
             (40.0, 12.5, 7.0)
         );
         assert!(watt_hours("0Wh").is_err() && watt_hours("1e7Wh").is_err() && watt_hours("full").is_err());
-        let read = budget("usd_per_mission=0.5", 1_000).unwrap();
+        let read = budget("usd_per_mission=0.5", Some(1_000)).unwrap();
         assert_eq!((read.cap, read.mission_ms), (500_000_000, Some(1_000)));
         for wrong in ["usd_per_mission", "usd_per_week=1", "usd_per_day=-1", "usd_per_day=many", "usd_per_day=inf"] {
-            assert!(budget(wrong, 1).unwrap_err().to_string().contains("--budget"), "{wrong}");
+            assert!(budget(wrong, None).unwrap_err().to_string().contains("--budget"), "{wrong}");
         }
     }
 }

@@ -4,6 +4,7 @@ use super::ExportError;
 use crate::store::SCHEMA_VERSION;
 use rusqlite::{Connection, OpenFlags, Row};
 use std::path::{Path, PathBuf};
+use tether_policies::budget::{BudgetName, Window};
 use tether_protocol::TurnRecord;
 
 #[derive(Debug, thiserror::Error)]
@@ -54,9 +55,53 @@ impl Source {
         Ok(Self { connection, path, since_ms })
     }
 
+    /// When the first and the last of the settled turns began.
+    ///
+    /// # Errors
+    /// The ledger cannot be read.
+    pub fn span(&self) -> Result<Option<(i64, i64)>, SourceError> {
+        let select = "SELECT min(started_ms), max(started_ms) FROM turns WHERE open = 0 AND started_ms >= ?1";
+        let read = |row: &Row<'_>| Ok((row.get::<_, Option<i64>>(0)?, row.get::<_, Option<i64>>(1)?));
+        let (first, last) = self.connection.query_row(select, [self.since_ms], read).map_err(|p| self.sqlite(p))?;
+        Ok(first.zip(last))
+    }
+
+    /// Caps that were set while the daemon ran.
+    ///
+    /// # Errors
+    /// The ledger cannot be read.
+    pub fn caps(&self) -> Result<Vec<(BudgetName, u64)>, SourceError> {
+        let caps = self.named("SELECT budget, cap FROM caps")?;
+        Ok(caps.into_iter().map(|(name, cap)| (name, cap.unsigned_abs())).collect())
+    }
+
+    /// When missions began, of the budgets that something was spent of.
+    ///
+    /// # Errors
+    /// The ledger cannot be read.
+    pub fn missions(&self) -> Result<Vec<(BudgetName, i64)>, SourceError> {
+        let windows = self.named("SELECT budget, start_ms FROM spending ORDER BY start_ms")?;
+        Ok(windows.into_iter().filter(|(name, _)| name.window == Window::Mission).collect())
+    }
+
+    /// Rows of a budget's name and a number; names that are no budget's are left out.
+    fn named(&self, select: &str) -> Result<Vec<(BudgetName, i64)>, SourceError> {
+        let mut query = self.connection.prepare(select).map_err(|problem| self.sqlite(problem))?;
+        let rows = query.query_map([], |row| Ok((row.get::<_, String>(0)?, row.get(1)?)));
+        let rows = rows.and_then(Iterator::collect::<Result<Vec<_>, _>>).map_err(|problem| self.sqlite(problem))?;
+        Ok(rows.into_iter().filter_map(|(name, value)| Some((name.parse().ok()?, value))).collect())
+    }
+
+    fn sqlite(&self, problem: rusqlite::Error) -> SourceError {
+        SourceError::Sqlite { path: self.path.clone(), problem }
+    }
+
     /// Every settled turn, oldest first, as of one moment.
-    pub(super) fn each(&self, mut take: impl FnMut(Exported) -> Result<(), ExportError>) -> Result<(), ExportError> {
-        let sqlite = |problem| SourceError::Sqlite { path: self.path.clone(), problem };
+    ///
+    /// # Errors
+    /// The ledger cannot be read, or what `take` returns.
+    pub fn each(&self, mut take: impl FnMut(Exported) -> Result<(), ExportError>) -> Result<(), ExportError> {
+        let sqlite = |problem| self.sqlite(problem);
         let select = "SELECT record, rating, question, answer FROM turns JOIN records USING (id)
                       LEFT JOIN contents USING (id) WHERE open = 0 AND started_ms >= ?1 ORDER BY turns.id";
         let mut query = self.connection.prepare(select).map_err(sqlite)?;

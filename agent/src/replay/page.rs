@@ -5,20 +5,22 @@ use tether_policies::budget::pacing::MAX_LEAD;
 use tether_report::html;
 use tether_report::plot::{Chart, Series};
 
-/// Series that hold nothing but what is not known are left out, and charts without series.
+/// Charts and columns of which nothing is known are left out. Lines over time show the first trace and seed.
 pub fn page(title: &str, intro: &str, outcomes: &[Outcome]) -> String {
     let mut body = format!("<p>{}</p>\n", html::escape(intro));
-    let is_replay = outcomes.iter().any(|outcome| outcome.reward.is_some());
-    let (head, rows) = table(outcomes);
-    body += &html::table(&head, &rows);
+    body += &table(&lines(outcomes, false));
     if let Some(first) = outcomes.first() {
         let shown: Vec<&Outcome> = outcomes.iter().filter(|o| o.trace == first.trace && o.seed == first.seed).collect();
-        if is_replay {
+        if !first.trace.is_empty() {
             body += &format!("<h2>{}, seed {}</h2>\n", html::escape(&first.trace), first.seed);
         }
         body += "<div class=\"plots\">";
         body.extend(charts(&shown).iter().filter(|chart| !chart.series.is_empty()).map(Chart::html));
         body += "</div>\n";
+        if outcomes.iter().any(|outcome| outcome.trace != first.trace) {
+            body += "<h2>Trace by trace</h2>\n";
+            body += &table(&lines(outcomes, true));
+        }
     }
     html::page(title, &body)
 }
@@ -91,21 +93,13 @@ pub fn cells(line: &Line<'_>) -> Vec<String> {
     ]
 }
 
-fn table(outcomes: &[Outcome]) -> (Vec<&'static str>, Vec<Vec<String>>) {
-    let several = outcomes.iter().any(|outcome| outcome.trace != outcomes[0].trace);
-    let mut rows: Vec<Vec<String>> = Vec::new();
-    if several {
-        rows.extend(lines(outcomes, false).iter().map(|line| {
-            let mut cells = cells(line);
-            cells[0] = format!("all: {}", cells[0]);
-            cells
-        }));
-    }
-    rows.extend(lines(outcomes, true).iter().map(cells));
-    // A column of which nothing is known tells nothing.
+fn table(lines: &[Line<'_>]) -> String {
+    let rows: Vec<Vec<String>> = lines.iter().map(cells).collect();
     let known: Vec<usize> = (0..HEAD.len()).filter(|&at| rows.iter().any(|row| row[at] != "-")).collect();
-    let rows = rows.into_iter().map(|row| known.iter().map(|&at| row[at].clone()).collect());
-    (known.iter().map(|&at| HEAD[at]).collect(), rows.collect())
+    let head: Vec<&str> = known.iter().map(|&at| HEAD[at]).collect();
+    let rows: Vec<Vec<String>> =
+        rows.into_iter().map(|row| known.iter().map(|&at| row[at].clone()).collect()).collect();
+    html::table(&head, &rows)
 }
 
 fn charts(shown: &[&Outcome]) -> Vec<Chart> {

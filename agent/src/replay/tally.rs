@@ -7,7 +7,7 @@ use tether_protocol::record::Outcome as Ending;
 use tether_protocol::{Route, TurnRecord};
 
 /// Points of a line over time.
-const POINTS: i64 = 96;
+const POINTS: i64 = 48;
 
 /// A moment, for plots. Shares and means are over the turns since the point before.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize)]

@@ -118,14 +118,14 @@ fn records_and_outcome_agree() {
 #[tokio::test]
 async fn a_ledger_of_a_replay_is_read_like_any_other() {
     let mission = mission(vec![budget(Resource::UplinkBytes, 20e6)]);
-    let (_, turns) = flown(&mission, "tether", 4);
+    let (outcome, turns) = flown(&mission, "tether", 4);
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("field.db");
     let store = Store::open(&path).unwrap().store;
     let (count, last) = (turns.len() as u64, turns[turns.len() - 1].0.clone());
     store.settle_all(turns).await.unwrap();
     let newest = store.turns(3, None, None).await.unwrap();
-    assert_eq!((newest[0].turn_id.clone(), newest[0].rating), (last.turn_id, last.rating));
+    assert_eq!((newest[0].turn_id.as_str(), newest[0].rating), (last.turn_id.as_str(), last.rating));
     drop(store);
     let source = Source::open(&path, i64::MIN).unwrap();
     let mut text = Vec::new();
@@ -135,6 +135,16 @@ async fn a_ledger_of_a_replay_is_read_like_any_other() {
     let kept = export::export(&source, Format::M4a1, &mut m4a1, |_| ()).unwrap();
     assert_eq!(kept.skipped, export::Skipped::default());
     assert!(Dataset::parse(std::str::from_utf8(&m4a1).unwrap()).is_ok(), "TMO trains on it");
+    // The report of the ledger says what the replay said, as far as records tell.
+    let read = log::read(&source, &mission.budgets).unwrap().unwrap();
+    assert_eq!(read.last_ms - read.first_ms, last.started_unix_ms - read.first_ms);
+    let told = |o: &Outcome| (o.turns, o.local, o.cloud, o.fell_back, o.views, o.uplink_bytes, o.budget_left.clone());
+    assert_eq!(told(&read.outcome), told(&outcome));
+    assert!((read.outcome.rating.unwrap() - outcome.rating.unwrap()).abs() < 1e-12);
+    assert!((read.outcome.cost_usd - outcome.cost_usd).abs() < 1e-9 && read.outcome.reward.is_none());
+    assert_eq!(read.outcome.caps_exceeded, 0);
+    let none = Source::open(&path, i64::MAX).unwrap();
+    assert_eq!(log::read(&none, &[]).unwrap(), None);
 }
 
 #[test]

@@ -1,0 +1,127 @@
+//! Field tests replayed over every trace: how fast, whether caps hold, and what the committed policy earns.
+
+use crate::traces::{LEVELS, Recorded, SEEDS};
+use anyhow::{Context, Result};
+use std::convert::Infallible;
+use std::path::Path;
+use std::time::Instant;
+use tether::replay::{Contender, Mission, Robot, fly};
+use tether::store::{Limits, Store};
+use tether_policies::budget::{Budget, BudgetName, Resource, Window};
+use tether_policies::tmo::data::Dataset;
+use tether_policies::tmo::honest::link::uplink_bytes;
+use tether_policies::tmo::paper::Profile;
+use tether_policies::tmo::synthetic;
+use tether_policies::trace::Trace;
+use tokio::runtime::Runtime;
+
+const DEVICE: &str = "Jetson Orin NX";
+const HOURS: f64 = 8.0;
+const TURNS_PER_HOUR: f64 = 60.0;
+/// Enough for eight hours, so that budgets decide and not when the battery is empty.
+const BATTERY_WH: f64 = 120.0;
+const DIALOGUES: usize = 200;
+const VIEWS: usize = 3;
+/// The policy in question, and the two naive ones.
+pub const POLICIES: [&str; 3] = ["tether", "cloud-then-local", "always-local"];
+const SPEED_TURNS_PER_HOUR: f64 = 6_000.0;
+const BATCH: usize = 1_000;
+
+/// Means over all flights, in the order of [`POLICIES`].
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Earned {
+    pub rewards: [f64; POLICIES.len()],
+    pub turns: u64,
+    pub exceeded: u64,
+    /// Traces on which the policy earns less than the target over the better of the others.
+    pub traces_below: usize,
+}
+
+impl Earned {
+    pub fn over_better(&self) -> f64 {
+        self.rewards[0] / self.rewards[1].max(self.rewards[2])
+    }
+}
+
+/// The caps: a share of what three views at every turn would take.
+fn budgets(level: f64) -> Result<Vec<Budget>> {
+    let turns = HOURS * TURNS_PER_HOUR;
+    let budget = |resource: Resource, cap: f64| -> Result<Budget> {
+        let name = BudgetName { resource, window: Window::Mission };
+        let cap = resource.count(cap).context("a cap")?;
+        Ok(Budget { name, cap, mission_ms: Some((HOURS * 3.6e6) as i64), floor_percent: None })
+    };
+    Ok(vec![
+        budget(Resource::Usd, level * turns * Profile::default().usage_usd[VIEWS + 1])?,
+        budget(Resource::UplinkBytes, level * turns * uplink_bytes(VIEWS))?,
+    ])
+}
+
+/// `data`: M4A1's file; synthetic dialogues without it, other ones for each seed.
+///
+/// # Errors
+/// A file that is no data, or a mission that cannot be flown.
+pub fn earned(traces: &[Recorded], data: Option<&Path>, target: f64) -> Result<Earned> {
+    let known = data.map(|path| -> Result<Dataset> {
+        let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
+        Dataset::parse(&text).with_context(|| path.display().to_string())
+    });
+    let known = known.transpose()?;
+    let contenders = POLICIES.map(Contender::named).into_iter().collect::<Result<Vec<_>, _>>()?;
+    let mut all = Earned::default();
+    for recorded in traces {
+        let mut sums = Earned::default();
+        for seed in 0..SEEDS {
+            let dialogues = known.clone().unwrap_or_else(|| synthetic::dataset(DIALOGUES, VIEWS, seed));
+            for level in LEVELS {
+                let robot = Robot::new(DEVICE, BATTERY_WH)?;
+                let trace = recorded.trace.clone();
+                let mission = Mission::new(robot, trace, dialogues.clone(), budgets(level)?, HOURS, TURNS_PER_HOUR)?;
+                for (contender, sum) in contenders.iter().zip(&mut sums.rewards) {
+                    let outcome = fly(&mission, contender, &recorded.name, seed, &mut |_| Ok::<(), Infallible>(()))?;
+                    *sum += outcome.reward.unwrap_or(0.0);
+                    all.turns += outcome.turns;
+                    all.exceeded += outcome.caps_exceeded;
+                }
+            }
+        }
+        all.traces_below += usize::from(sums.over_better() < target);
+        all.rewards.iter_mut().zip(sums.rewards).for_each(|(all, one)| *all += one);
+    }
+    let flights = traces.len() as f64 * SEEDS as f64 * LEVELS.len() as f64;
+    all.rewards.iter_mut().for_each(|sum| *sum /= flights);
+    Ok(all)
+}
+
+/// Turns a second of the committed policy on this thread; with a ledger, every turn is written, a thousand a transaction.
+///
+/// # Errors
+/// The mission cannot be flown, or the ledger not written.
+pub fn turns_per_s(ledger: Option<(&Path, &Runtime)>) -> Result<(u64, f64)> {
+    let rows: String = (0..600).map(|t| format!("{t},,{},40\n", 4 + t % 9)).collect();
+    let trace = Trace::parse(&format!("t_s,down_mbps,up_mbps,rtt_ms\n{rows}"), 0.1)?;
+    let dialogues = synthetic::dataset(DIALOGUES, VIEWS, 1);
+    // One that lasts: a turn is served whatever the hour.
+    let robot = Robot::new(DEVICE, 100.0 * BATTERY_WH)?;
+    let mission = Mission::new(robot, trace, dialogues, budgets(10.0)?, HOURS, SPEED_TURNS_PER_HOUR)?;
+    let contender = Contender::named(POLICIES[0])?;
+    let limits = Limits { max_turns: u64::MAX, max_age_ms: i64::MAX, max_bytes: u64::MAX };
+    let store = match ledger {
+        Some((path, runtime)) => Some((Store::open_with(path, limits)?.store, runtime)),
+        None => None,
+    };
+    let mut batch = Vec::new();
+    let begun = Instant::now();
+    let outcome = fly(&mission, &contender, "speed", 1, &mut |turn| {
+        let Some((store, runtime)) = &store else { return Ok(()) };
+        batch.push(turn);
+        if batch.len() < BATCH {
+            return Ok(());
+        }
+        runtime.block_on(store.settle_all(std::mem::take(&mut batch)))
+    })?;
+    if let Some((store, runtime)) = &store {
+        runtime.block_on(store.settle_all(batch))?;
+    }
+    Ok((outcome.turns, outcome.turns as f64 / begun.elapsed().as_secs_f64()))
+}
