@@ -41,5 +41,7 @@ pub const MAX_ZOO_MODELS: usize = 16;
 pub const MAX_TENANTS: usize = 100_000;
 /// Answered turns that wait for a rating; about 700 bytes each, 35 MB in all.
 pub const MAX_PENDING_RATINGS: usize = 50_000;
+/// Ratings of one connection that wait for their reply: a device sends no more, a gateway may drop what exceeds them.
+pub const MAX_UNANSWERED_RATINGS: usize = 16;
 /// How long a turn can be rated: a day.
 pub const MAX_RATING_AGE_MS: i64 = 24 * 3_600 * 1_000;

@@ -9,5 +9,6 @@ pub mod process;
 pub mod quic;
 pub mod relay;
 pub mod replay_bench;
+pub mod routed;
 pub mod system;
 pub mod traces;

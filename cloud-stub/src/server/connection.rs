@@ -7,7 +7,7 @@ use super::{Shared, turn};
 use quinn::{Connection, Incoming, SendStream, VarInt};
 use std::sync::Arc;
 use std::time::Duration;
-use tether_protocol::limits::MAX_IMAGES;
+use tether_protocol::limits::{MAX_IMAGES, MAX_UNANSWERED_RATINGS};
 use tether_protocol::wire::{ErrorCode, Feedback, Frame, Hello, StreamKind, TurnEvent, Welcome, WireError, close};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::timeout;
@@ -16,8 +16,9 @@ use tokio::time::timeout;
 const CONNECTION_WINDOW_BYTES: u32 = 8 * 1024 * 1024;
 /// Images under way at once: those of eight turns. More wait for their stream.
 const MAX_IMAGE_STREAMS: u32 = 8 * MAX_IMAGES as u32;
-/// Ratings of one client that wait for the handler at once.
-const MAX_PENDING_FEEDBACK: usize = 16;
+/// Ratings of one client that wait for the handler at once: twice what a client may have on its way, because it may send
+/// the next one before the task that answered the last has ended.
+const MAX_PENDING_FEEDBACK: usize = 2 * MAX_UNANSWERED_RATINGS;
 /// How long a refused client may take to read why.
 const REFUSAL_TIMEOUT: Duration = Duration::from_secs(2);
 

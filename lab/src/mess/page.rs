@@ -32,7 +32,9 @@ fn section(table: &Table) -> String {
         "labels",
     ];
     let rows: Vec<Vec<String>> = table.lines.iter().map(|line| cells(line, table.seeds)).collect();
-    let plots = [satisfaction(table), windows(table), cost(table), queue(table)].map(|chart| chart.html()).concat();
+    let plots = [satisfaction(table), windows(table), cost(table), queue(table), promise(table)]
+        .map(|chart| chart.html())
+        .concat();
     format!(
         "<h2>{}</h2><p>{} requests, {} seeds; models {}.</p>{}<div class=\"plots\">{plots}</div>\n",
         html::escape(&title),
@@ -81,6 +83,17 @@ fn alpha(table: &Table) -> Option<(f64, String)> {
 
 fn satisfaction(table: &Table) -> Chart {
     chart("Satisfaction so far.", "mean satisfaction", series(table, |point| point.satisfaction), alpha(table))
+}
+
+/// What the queue guarantees at any time, beside what was measured, for the routers that promise something.
+fn promise(table: &Table) -> Chart {
+    let promised = series(table, |point| point.at_least.unwrap_or(f64::NAN));
+    let promises = |series: &Series| series.points.iter().any(|point| point.1.is_finite());
+    let promised: Vec<Series> = promised.into_iter().filter(promises).collect();
+    let named = |series: &Series| promised.iter().any(|promised| promised.name == series.name);
+    let mut all: Vec<Series> = series(table, |point| point.satisfaction).into_iter().filter(named).collect();
+    all.extend(promised.iter().map(|series| Series { name: format!("{}, at least", series.name), ..series.clone() }));
+    chart("Satisfaction so far, and what the first tenant's queue guarantees.", "mean satisfaction", all, alpha(table))
 }
 
 fn windows(table: &Table) -> Chart {

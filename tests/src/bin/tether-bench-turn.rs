@@ -10,6 +10,7 @@ use tether::client::Client;
 use tether_models::{ChatMessage, Engine, LoadOptions, OnContextFull, Sampler, SamplingOptions};
 use tether_protocol::api::Status;
 use tether_tests::bench::{Good, median, row};
+use tether_tests::routed;
 use tether_tests::system::{Daemon, Gateway, folder};
 
 const MODEL: &str = "smollm2-135m-instruct";
@@ -42,6 +43,10 @@ script = { answer = "one two three four five six seven eight nine ten", first_to
 #[tokio::main]
 async fn main() -> Result<()> {
     let folder = folder()?;
+    // One part alone, for who is interested in it.
+    if std::env::args().nth(1).as_deref() == Some("routed") {
+        return routed::measure(folder.path()).await;
+    }
     starts(folder.path()).await?;
     // The bare engine does not guess ahead either.
     let settings = format!("[model]\nname = \"{MODEL}\"\nspeculation = false\n");
@@ -52,7 +57,8 @@ async fn main() -> Result<()> {
     idles(&daemon).await?;
     drop(daemon);
     dialogues(folder.path()).await?;
-    streams(folder.path()).await
+    streams(folder.path()).await?;
+    routed::measure(folder.path()).await
 }
 
 async fn starts(folder: &Path) -> Result<()> {

@@ -1,5 +1,6 @@
 //! Turns that go well, and turns that somebody ends.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tether::cloud::CloudError;
 use tether_cloud::server::ServerLimits;
@@ -7,6 +8,7 @@ use tether_protocol::context::LinkState;
 use tether_protocol::wire::*;
 use tether_protocol::{Reading, TurnId};
 use tether_tests::quic::*;
+use tokio::task::JoinSet;
 
 #[tokio::test]
 async fn a_turn_with_images_arrives_whole_and_is_counted() {
@@ -139,6 +141,18 @@ async fn a_rating_reaches_the_handler_and_its_reply_the_client() {
     let rate = |id: &str, rating| cloud.feedback(Feedback { turn_id: TurnId::new(id).unwrap(), rating });
     assert_eq!(rate("known", 0.5).await.unwrap(), FeedbackReply::Recorded);
     assert_eq!(rate("other", 1.0).await.unwrap(), FeedbackReply::UnknownTurn);
+}
+
+#[tokio::test]
+async fn two_hundred_ratings_at_once_all_get_their_reply() {
+    let gateway = Gateway::start();
+    let cloud = Arc::new(gateway.client());
+    let mut ratings = JoinSet::new();
+    for n in 0..200 {
+        let (cloud, turn_id) = (cloud.clone(), TurnId::new(format!("t{n}")).unwrap());
+        ratings.spawn(async move { cloud.feedback(Feedback { turn_id, rating: 1.0 }).await.unwrap() });
+    }
+    assert_eq!(ratings.join_all().await, vec![FeedbackReply::UnknownTurn; 200]);
 }
 
 #[tokio::test]

@@ -7,15 +7,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use tether_protocol::TurnId;
+use tether_protocol::limits::MAX_UNANSWERED_RATINGS;
 use tether_protocol::wire::{Feedback, FeedbackReply, Frame, TurnEvent, close};
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{Notify, Semaphore, mpsc, oneshot};
 use tokio::time::{MissedTickBehavior, interval};
 
 /// Four probes fit into the silence that is tolerated, so that one or two may be lost.
 const PROBE_INTERVAL: Duration = Duration::from_millis(500);
 /// Silence after which a path counts as dead while a turn waits. Beyond the worst round trips of mobile links.
 pub(super) const MAX_SILENCE: Duration = Duration::from_secs(2);
-/// Ratings that wait for their reply.
+/// Ratings and frames that wait to be sent.
 const MAX_PENDING: usize = 64;
 /// Of one frame of padding: several make a probe of the link's rate.
 const PADDING_BYTES: u64 = 4_096;
@@ -35,6 +36,8 @@ type RateProbe = (u64, oneshot::Sender<Duration>);
 pub(super) struct Control {
     waiting: Arc<Waiting>,
     ratings: mpsc::Sender<Rating>,
+    /// A permit for each rating that may be on its way.
+    room: Semaphore,
     rate_probes: mpsc::Sender<RateProbe>,
 }
 
@@ -61,7 +64,7 @@ impl Control {
         let (ratings, requests) = mpsc::channel(MAX_PENDING);
         let (rate_probes, measures) = mpsc::channel(1);
         let stream = ControlStream { send, reader, requests, measures, waiting: waiting.clone() };
-        (Self { waiting, ratings, rate_probes }, stream)
+        (Self { waiting, ratings, room: Semaphore::new(MAX_UNANSWERED_RATINGS), rate_probes }, stream)
     }
 
     /// Turns the probes on until the guard is dropped.
@@ -73,6 +76,8 @@ impl Control {
     }
 
     pub(super) async fn feedback(&self, feedback: Feedback) -> Result<FeedbackReply, Gone> {
+        // Given back with the reply, or when the caller gives up.
+        let _room = self.room.acquire().await.map_err(|_| Gone)?;
         let (sender, reply) = oneshot::channel();
         self.ratings.send((feedback, sender)).await.map_err(|_| Gone)?;
         reply.await.map_err(|_| Gone)
