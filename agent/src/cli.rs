@@ -149,8 +149,17 @@ pub fn report(error: &anyhow::Error) -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let code = if error.is::<UsageError>() { 2 } else { 1 };
-    note(format_args!("{}error:{0:#} {error:#}", output::BAD));
+    note(format_args!("{}error:{0:#} {}", output::BAD, told(error)));
     ExitCode::from(code)
+}
+
+/// An error and its causes, without those that the words before them tell already.
+pub(crate) fn told(error: &anyhow::Error) -> String {
+    error.chain().map(ToString::to_string).fold(String::new(), |told, cause| match told.as_str() {
+        "" => cause,
+        _ if told.contains(&cause) => told,
+        _ => format!("{told}: {cause}"),
+    })
 }
 
 /// What clap cannot see is wrong, such as an empty prompt: exit code 2.
@@ -166,6 +175,12 @@ fn block_on<T>(future: impl Future<Output = anyhow::Result<T>>) -> anyhow::Resul
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_cause_is_told_once() {
+        let error = anyhow::anyhow!("no such file").context("[cloud]: token_file: no such file").context("settings");
+        assert_eq!(told(&error), "settings: [cloud]: token_file: no such file");
+    }
 
     #[test]
     fn the_command_line_is_consistent() {

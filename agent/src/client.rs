@@ -41,19 +41,20 @@ pub enum ClientError {
     Broken { socket: PathBuf, problem: String },
     #[error("the daemon on {socket} did not answer {path} within {} s: see `tether doctor`", PATIENCE.as_secs())]
     TimedOut { socket: PathBuf, path: String },
-    /// The daemon refused or failed, in its own words.
+    /// The daemon refused or failed, in its own words; without a status if the answer had begun.
     #[error("{}", said(.body, *.status, *.retry_after_s))]
-    Refused { status: u16, retry_after_s: Option<u32>, body: ErrorBody },
+    Refused { status: Option<u16>, retry_after_s: Option<u32>, body: ErrorBody },
     #[error("what listens on {socket} does not talk like a tether daemon: {problem}")]
     Garbled { socket: PathBuf, problem: String },
 }
 
-fn said(body: &ErrorBody, status: u16, retry_after_s: Option<u32>) -> String {
+fn said(body: &ErrorBody, status: Option<u16>, retry_after_s: Option<u32>) -> String {
     let object = &body.error;
     let param = object.param.as_ref().map(|param| format!(" ({param})")).unwrap_or_default();
     let code = object.code.as_deref().unwrap_or(&object.kind);
     let again = retry_after_s.map(|seconds| format!("; try again in {seconds} s")).unwrap_or_default();
-    format!("{}{param} [{status} {code}]{again}", object.message)
+    let status = status.map(|status| format!("{status} ")).unwrap_or_default();
+    format!("{}{param} [{status}{code}]{again}", object.message)
 }
 
 /// One daemon, named by its socket. Cheap to make and to clone; connects for each request.
@@ -161,7 +162,7 @@ impl Client {
             Err(error) => return error,
         };
         match serde_json::from_slice(&body) {
-            Ok(body) => ClientError::Refused { status: status.as_u16(), retry_after_s: after, body },
+            Ok(body) => ClientError::Refused { status: Some(status.as_u16()), retry_after_s: after, body },
             Err(_) => self.garbled(format!("status {status} without an error object")),
         }
     }

@@ -69,6 +69,14 @@ impl Running {
         }
     }
 
+    /// Tokens so far, and whether they are estimated from bytes: what is known of an answer that does not come to its end.
+    pub fn usage(&self) -> (Usage, bool) {
+        match self {
+            Running::Local(run) => (run.usage(), false),
+            Running::Cloud(run) => (run.usage(), true),
+        }
+    }
+
     /// Bytes that crossed so far: up, down.
     pub fn bytes(&self) -> (u64, u64) {
         match self {

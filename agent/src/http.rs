@@ -4,6 +4,7 @@ mod body;
 mod budgets;
 mod chat;
 mod device;
+mod guard;
 mod reply;
 mod stream;
 mod turns;
@@ -56,6 +57,7 @@ pub(crate) fn router(daemon: Arc<Daemon>) -> Router {
         .route("/version", get(device::version))
         .method_not_allowed_fallback(wrong_method)
         .fallback(wrong_path)
+        .layer(axum::middleware::from_fn(guard::guard))
         .with_state(daemon)
 }
 

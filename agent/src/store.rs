@@ -35,12 +35,19 @@ use tokio::sync::oneshot;
 
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    #[error("the database {path}: {problem}")]
+    #[error("the database {path}: {problem}{}", if is_full(.problem) { FULL } else { "" })]
     Database { path: PathBuf, problem: rusqlite::Error },
     #[error("the database {path} holds a record that cannot be read: {problem}")]
     Record { path: PathBuf, problem: String },
     #[error("the database's thread has stopped")]
     Stopped,
+}
+
+/// What to do about a full disk.
+const FULL: &str = "; free some space there, or set ledger.path to another disk";
+
+fn is_full(problem: &rusqlite::Error) -> bool {
+    problem.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull)
 }
 
 type Job = Box<dyn FnOnce(&mut Desk) + Send>;

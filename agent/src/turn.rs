@@ -35,6 +35,7 @@ use tether_protocol::limits::MAX_DEADLINE_MS;
 use tether_protocol::wire::ErrorCode;
 use tether_protocol::{Action, Context, Reading, Reason, TurnId};
 use tokio::sync::OwnedSemaphorePermit;
+use tracing::Instrument;
 
 /// Who asks, and since when.
 #[derive(Debug)]
@@ -55,7 +56,8 @@ pub async fn answer(daemon: &Arc<Daemon>, caller: Caller, request: ChatTurn) -> 
     let deadline_ms = request.deadline_ms.or(live.settings.default_deadline_ms);
     let limit = Duration::from_millis(deadline_ms.unwrap_or(MAX_DEADLINE_MS));
     let deadline = caller.arrived + limit;
-    let staged = stages(daemon, live, caller, request, deadline_ms, deadline);
+    let span = tracing::info_span!("turn", turn_id = tracing::field::Empty, client = %caller.name);
+    let staged = stages(daemon, live, caller, request, deadline_ms, deadline).instrument(span);
     match tokio::time::timeout_at(deadline.into(), staged).await {
         Ok(result) => result,
         Err(_) => Err(deadline_exceeded(limit)),
@@ -83,6 +85,7 @@ async fn stages(
     daemon.question().associate(dialogue.newest_text(), &mut views.context);
     let local_only = stays_here(&request, &live, &dialogue, &views);
     let plan = Plan::new(daemon, &live, &request, &routing, dialogue, views, local_only, deadline).await?;
+    tracing::Span::current().record("turn_id", plan.turn_id.as_str());
 
     let deciding = Instant::now();
     let (mut observation, permitted) = features(daemon, &live, &request, &routing, &plan, deadline_ms)?;

@@ -100,3 +100,42 @@ async fn a_daemon_without_model_and_cloud_says_what_to_do() {
     let error = World::start(folder.path(), "[model]\npath = \"missing.gguf\"\n").await.err().unwrap().to_string();
     assert!(error.contains("missing.gguf") && error.contains("tether models pull"), "{error}");
 }
+
+/// The record of the newest turn, once it is settled.
+async fn newest(world: &World) -> Value {
+    for _ in 0..600 {
+        let turns = world.get("/v1/turns").await.unwrap().json();
+        let turn = turns["turns"][0].clone();
+        if turn["outcome"].is_string() && turn["outcome"] != "unfinished" {
+            return turn;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("the turn is never settled");
+}
+
+#[tokio::test]
+async fn a_turn_that_is_cut_off_tells_the_tokens_that_there_were() {
+    let folder = tempfile::tempdir().unwrap();
+    let world = World::start(folder.path(), "").await.unwrap();
+    let mut streaming = world.stream("tell a long story", json!({"max_tokens": 4_000})).await.unwrap();
+    let mut seen = String::new();
+    while seen.matches("\"content\":\"").count() < 4 {
+        let bytes = streaming.next().await.unwrap().expect("the tiny model goes on");
+        seen.push_str(std::str::from_utf8(&bytes).unwrap());
+    }
+    drop(streaming);
+    let turn = newest(&world).await;
+    assert_eq!((&turn["outcome"], &turn["usage_estimated"]), (&json!("cancelled"), &json!(false)), "{turn}");
+    // The first piece is the empty one of the head.
+    assert!(turn["usage"]["completion_tokens"].as_u64().unwrap() >= 3, "{turn}");
+    assert!(turn["usage"]["prompt_tokens"].as_u64().unwrap() > 3, "{turn}");
+
+    let (_folder, _upstream, world) = scene(Behaviour::BreakAfterFirst, "").await;
+    let streaming = world.stream("hello there", json!({"tether": {"route": "cloud"}})).await.unwrap();
+    let events = streaming.events().await.unwrap();
+    assert!(events.last().unwrap()["error"]["code"].is_string(), "{events:?}");
+    let turn = newest(&world).await;
+    assert_eq!((&turn["outcome"], &turn["usage_estimated"]), (&json!("failed"), &json!(true)), "{turn}");
+    assert_eq!(turn["usage"], json!({"prompt_tokens": 3, "completion_tokens": 1}), "{turn}");
+}

@@ -15,6 +15,7 @@ use std::process::{Output, Stdio};
 use std::sync::Arc;
 use tempfile::TempDir;
 use tether::client::Client;
+use tether_models::testing::{TinyArchitecture, TinyModel};
 use tether_protocol::api::Status;
 use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, UnixDatagram};
@@ -251,6 +252,60 @@ async fn wrong_settings_are_named() {
     let (code, log) = ended(world.tether(&["serve"]).spawn().unwrap()).await;
     assert_eq!(code, Some(1));
     assert!(log.contains("config.toml") && log.contains("policy"), "{log}");
+}
+
+#[tokio::test]
+async fn files_that_the_settings_name_are_looked_at_by_check_as_by_a_start() {
+    let world = World::new().await;
+    let good = fs::read_to_string(world.path("config.toml")).unwrap();
+    let model = world.path("tiny.gguf");
+    TinyModel::new(TinyArchitecture::Llama).write(&model).unwrap();
+    let whole = fs::read(&model).unwrap();
+    fs::write(&model, &whole[..whole.len() - 100]).unwrap();
+    fs::write(world.path("empty.gguf"), "").unwrap();
+    let quic = "[model]\nname = \"none\"\n[cloud]\nkind = \"quic\"\naddress = \"localhost:4433\"\n";
+    for (settings, wanted) in [
+        (format!("{quic}token_file = \"nowhere.token\"\n"), "nowhere.token"),
+        (format!("{good}api_key_env = \"NOT_SET_ANYWHERE\"\n"), "NOT_SET_ANYWHERE"),
+        ("[model]\npath = \"tiny.gguf\"\n".into(), "cut short"),
+        ("[model]\npath = \"empty.gguf\"\n".into(), "cut short"),
+        ("[model]\npath = \"nowhere.gguf\"\n".into(), "nowhere.gguf"),
+    ] {
+        world.configure(&settings);
+        for command in ["check", "serve"] {
+            let arguments: &[&str] = if command == "check" { &["config", "check"] } else { &["serve"] };
+            let (code, log) = ended(world.tether(arguments).spawn().unwrap()).await;
+            assert_eq!(code, Some(1), "{command}: {settings}{log}");
+            assert_eq!(log.matches(wanted).count(), 1, "{command}: told once: {log}");
+        }
+        let doctor = world.tether(&["doctor"]).output().await.unwrap();
+        let told = String::from_utf8_lossy(&doctor.stdout).into_owned();
+        assert!(doctor.status.code() == Some(1) && told.contains(wanted), "{told}");
+    }
+    // Another side can answer: told, and not refused.
+    world.configure(&good.replace("name = \"none\"", "path = \"tiny.gguf\""));
+    let (code, log) = ended(world.tether(&["config", "check"]).spawn().unwrap()).await;
+    assert_eq!(code, Some(0), "{log}");
+}
+
+#[tokio::test]
+async fn the_log_tells_whoever_was_refused_and_has_one_span_a_turn() {
+    let world = World::new().await;
+    let daemon = world.start().await;
+    let client = world.client();
+    assert!(client.post::<Value>("/v1/chat/completions", &json!({"messages": 4})).await.is_err());
+    assert!(client.get::<Value>("/v1/nothing").await.is_err());
+    let ask = asking(&world).await;
+    world.release.notify_one();
+    assert!(ask.wait_with_output().await.unwrap().status.success());
+    signal(&daemon, Signal::SIGTERM);
+    let log = ended(daemon).await.1;
+    let refused: Vec<&str> = log.lines().filter(|line| line.contains("request refused")).collect();
+    assert_eq!(refused.len(), 2, "{log}");
+    assert!(refused.iter().all(|line| line.contains("uid=")), "{log}");
+    assert!(refused[0].contains("400") && refused[1].contains("unknown_path"), "{log}");
+    let turns: Vec<&str> = log.lines().filter(|line| line.contains("turn{")).collect();
+    assert!(!turns.is_empty() && turns.iter().all(|line| line.contains("turn_id=") && line.contains("uid=")), "{log}");
 }
 
 #[tokio::test]

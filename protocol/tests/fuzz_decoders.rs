@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot unwrap has failed")]
 
 use proptest::prelude::*;
+use proptest::test_runner::TestRunner;
+use std::time::{Duration, Instant};
 use tether_protocol::wire::*;
 use tether_protocol::{TurnId, ViewName};
 
@@ -43,25 +45,36 @@ fn all(bytes: &[u8]) {
     fuzzing::varint(bytes);
 }
 
-/// A second's worth, or as many as asked for.
-fn cases() -> u32 {
-    std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(2_000)
+/// Cases of one round, which takes well under a second.
+const ROUND: u32 = 2_000;
+
+/// One round, or as many as begin within `TETHER_FUZZ_SECONDS`, each with another seed.
+fn fuzz<S: Strategy>(name: &'static str, strategy: &S, check: impl Fn(S::Value)) {
+    let seconds = std::env::var("TETHER_FUZZ_SECONDS").ok().map(|text| text.parse().expect("a number of seconds"));
+    let (begun, limit) = (Instant::now(), Duration::from_secs(seconds.unwrap_or(0)));
+    let mut rounds = 0;
+    while rounds == 0 || begun.elapsed() < limit {
+        let config = ProptestConfig { test_name: Some(name), source_file: Some(file!()), ..ProptestConfig::default() };
+        let mut runner = TestRunner::new(ProptestConfig { cases: ROUND, ..config });
+        let run = runner.run(strategy, |value| {
+            check(value);
+            Ok(())
+        });
+        run.unwrap_or_else(|error| panic!("{error}"));
+        rounds += 1;
+    }
+    println!("{name}: {} cases in {:.1} s", rounds * ROUND, begun.elapsed().as_secs_f64());
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(cases()))]
+#[test]
+fn random_bytes() {
+    fuzz("random_bytes", &prop::collection::vec(any::<u8>(), 0..512), |bytes| all(&bytes));
+}
 
-    #[test]
-    fn random_bytes(bytes in prop::collection::vec(any::<u8>(), 0..512)) {
-        all(&bytes);
-    }
-
-    #[test]
-    fn damaged_frames(
-        seed in 0usize..5,
-        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..6),
-        cut in any::<prop::sample::Index>(),
-    ) {
+#[test]
+fn damaged_frames() {
+    let changes = prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..6);
+    fuzz("damaged_frames", &(0usize..5, changes, any::<prop::sample::Index>()), |(seed, changes, cut)| {
         let mut bytes = seeds().swap_remove(seed);
         for (place, value) in changes {
             let place = place.index(bytes.len());
@@ -69,7 +82,7 @@ proptest! {
         }
         bytes.truncate(1 + cut.index(bytes.len()));
         all(&bytes);
-    }
+    });
 }
 
 #[test]

@@ -95,7 +95,7 @@ async fn ask(client: Client, seen: Arc<Mutex<Seen>>) -> Result<()> {
         let request = json!({"messages": [{"role": "user", "content": text}], "max_tokens": 8});
         let answer: ChatCompletion = match client.ask(&request).await {
             Ok(answer) => answer,
-            Err(ClientError::Refused { status: 502..=504, .. }) => continue,
+            Err(ClientError::Refused { status: Some(502..=504), .. }) => continue,
             Err(error @ ClientError::Refused { .. }) => return Err(error.into()),
             Err(_) => return Ok(()),
         };

@@ -1,6 +1,6 @@
 //! An answer from the client's side: chunks to words, and the line that says what happened.
 
-use super::output::{DIM, Words, json, note};
+use super::output::{DIM, WARN, Words, json, note};
 use super::turn::TurnOptions;
 use super::units;
 use crate::client::Client;
@@ -99,6 +99,9 @@ impl Facts {
             note(format_args!("{DIM}fell back to {}: {why}{DIM:#}", tether.route));
         }
         note(format_args!("{DIM}{}{DIM:#}", self.line(tether)));
+        if let Some(why) = tether.costs.as_ref().and_then(|costs| costs.not_recorded.as_ref()) {
+            note(format_args!("{WARN}not recorded, a restart forgets it:{WARN:#} {why}"));
+        }
     }
 
     fn line(&self, tether: &TetherAnswer) -> String {

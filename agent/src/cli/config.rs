@@ -3,8 +3,7 @@
 use super::Global;
 use super::output::{self, DIM, WARN};
 use crate::config::{self, Loaded, Origin};
-use crate::policy;
-use anyhow::Context as _;
+use crate::daemon::Live;
 use clap::Subcommand;
 use serde_json::json;
 use std::io::Write;
@@ -28,8 +27,9 @@ pub(crate) fn run(command: &ConfigCommand, global: &Global) -> anyhow::Result<Ex
         ConfigCommand::Show => show(&loaded, global.json)?,
         ConfigCommand::Check => {
             // Not one of the keys is wrong; a file that they name may be.
-            policy::load(&loaded.settings.policy).context("[policy]")?;
-            check(&loaded, global.json)?;
+            let warning = Live::check(&loaded.settings)?;
+            let warnings: Vec<&String> = loaded.warnings.iter().chain(&warning).collect();
+            check(&loaded, &warnings, global.json)?;
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -91,12 +91,12 @@ fn show(loaded: &Loaded, as_json: bool) -> anyhow::Result<()> {
     Ok(out.flush()?)
 }
 
-fn check(loaded: &Loaded, as_json: bool) -> anyhow::Result<()> {
+fn check(loaded: &Loaded, warnings: &[&String], as_json: bool) -> anyhow::Result<()> {
     if as_json {
-        return output::json(&json!({"file": loaded.settings.file, "warnings": loaded.warnings}));
+        return output::json(&json!({"file": loaded.settings.file, "warnings": warnings}));
     }
     let mut out = output::stdout();
-    for warning in &loaded.warnings {
+    for warning in warnings {
         writeln!(out, "{WARN}warning:{WARN:#} {warning}")?;
     }
     match &loaded.settings.file {

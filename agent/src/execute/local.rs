@@ -19,6 +19,7 @@ use tether_models::{
 use tether_protocol::SessionId;
 use tether_protocol::api::{ApiError, ModelState};
 use tether_protocol::context::Load;
+use tether_protocol::record::Usage;
 use tether_protocol::wire::Sampling;
 use tokio::sync::mpsc;
 
@@ -62,6 +63,21 @@ impl LocalModel {
         let info = host.load()?.engine().info().clone();
         let name = name.unwrap_or_else(|| info.name.clone());
         Ok(Self { host, info, name, path, keep_alive: settings.keep_alive })
+    }
+
+    /// Whether the files of all models are there, whole and of a kind that is known; nothing is loaded.
+    ///
+    /// # Errors
+    /// As [`LocalModel::load`], as far as the files' headers tell.
+    pub fn check(settings: &ModelSettings) -> Result<(), LoadError> {
+        for source in std::iter::once(&settings.source).chain(&settings.zoo) {
+            let path = match source {
+                ModelSource::Path(path) => path.clone(),
+                ModelSource::Registry(name) => resolve(name)?,
+            };
+            tether_models::check_file(&path)?;
+        }
+        Ok(())
     }
 
     /// The default model, and the whole zoo where the settings name more than one. Files that hold the same name (two
@@ -195,6 +211,7 @@ impl LocalModel {
         model.engine().limit_threads(most_threads);
         let (tell, events) = mpsc::unbounded_channel();
         let cancel = Cancel::default();
+        let prompt_tokens = u32::try_from(prepared.tokens.len()).unwrap_or(u32::MAX);
         let job = Job {
             client: key(client),
             session: session.map(|session| session.as_str().to_owned()),
@@ -213,6 +230,7 @@ impl LocalModel {
             events,
             cancel: CancelOnDrop(cancel),
             model: self.name.clone(),
+            usage: Usage { prompt_tokens, completion_tokens: 0 },
             dropped_messages: u32::try_from(prepared.dropped_messages).unwrap_or(u32::MAX),
             _model_in_use: model,
         })

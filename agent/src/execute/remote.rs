@@ -9,6 +9,7 @@ use bytes::Bytes;
 use std::sync::Arc;
 use std::time::Instant;
 use tether_protocol::api::ApiError;
+use tether_protocol::record::Usage;
 use tether_protocol::wire::{ErrorCode, ImageHeader, Sampling, TurnEvent, TurnRequest, Vision, WireError};
 use tether_protocol::{TurnId, ViewName};
 
@@ -30,6 +31,8 @@ pub struct CloudRun {
     /// Whether any image travels.
     any_images: bool,
     vision: Option<Vision>,
+    /// As far as it can be told from here: a token for four bytes of text up, and one for each piece that came.
+    usage: Usage,
     address: String,
 }
 
@@ -45,8 +48,10 @@ impl CloudRun {
             .map_err(|error| ApiError::server(500, "internal", error.to_string()))??;
         let model = request.model.clone().unwrap_or_else(|| "cloud".into());
         let any_images = !images.is_empty();
+        let prompt_tokens = u32::try_from(request.text_bytes().div_ceil(4)).unwrap_or(u32::MAX);
+        let usage = Usage { prompt_tokens, completion_tokens: 0 };
         let stream = cloud.turn(CloudTurn { request, images, deadline }).await.map_err(|error| cloud_error(&error))?;
-        Ok(Self { stream, model, any_images, vision: None, address: cloud.address() })
+        Ok(Self { stream, model, any_images, vision: None, usage, address: cloud.address() })
     }
 
     pub(super) fn model(&self) -> &str {
@@ -55,6 +60,10 @@ impl CloudRun {
 
     pub(super) fn vision(&self) -> Option<Vision> {
         self.vision.filter(|_| self.any_images)
+    }
+
+    pub(super) fn usage(&self) -> Usage {
+        self.usage
     }
 
     pub(super) fn bytes(&self) -> (u64, u64) {
@@ -69,7 +78,10 @@ impl CloudRun {
                     self.vision = Some(accepted.vision);
                 }
                 Some(TurnEvent::Text(text)) if text.is_empty() => {}
-                Some(TurnEvent::Text(text)) => return Step::Text(text),
+                Some(TurnEvent::Text(text)) => {
+                    self.usage.completion_tokens += 1;
+                    return Step::Text(text);
+                }
                 Some(TurnEvent::Done(done)) => {
                     return Step::Done(Finished {
                         finish_reason: done.finish_reason,
@@ -133,7 +145,10 @@ fn wire_error(error: &WireError) -> ApiError {
         ErrorCode::Unauthorized => ApiError::server(502, "cloud_unauthorized", message),
         ErrorCode::UnknownModel => ApiError::refused(404, "model_not_found", message).with_param("model"),
         ErrorCode::NoVision => ApiError::refused(400, "no_vision", message),
-        ErrorCode::ContextFull => ApiError::bad_request("messages", "context_length_exceeded", message),
+        ErrorCode::ContextFull => {
+            let message = format!("{message}; send less, or name a model with a larger context (cloud/NAME)");
+            ApiError::bad_request("messages", "context_length_exceeded", message)
+        }
         ErrorCode::Overloaded => ApiError::busy(429, "cloud_overloaded", message, retry_after_s),
         ErrorCode::DeadlineExceeded => ApiError::server(504, "deadline_exceeded", message),
         ErrorCode::Draining => ApiError::busy(503, "cloud_draining", message, retry_after_s),

@@ -22,8 +22,8 @@ use tether_protocol::api::{
 use tether_protocol::limits::{MAX_IMAGE_BYTES, MAX_SENSOR_BYTES};
 use tether_protocol::wire::ALPN;
 
-/// One step of the model (16 tokens of a prompt) takes longer than this only if the thread hangs: that would be a
-/// model at a quarter of a token a second.
+/// One step of the model (a chunk of a prompt) takes longer than this only if the thread hangs: that would be a
+/// model at two prompt tokens a second.
 const MODEL_PATIENCE: Duration = Duration::from_secs(60);
 
 pub(super) async fn push_camera(

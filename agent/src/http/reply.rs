@@ -15,6 +15,10 @@ impl From<ApiError> for Refusal {
     }
 }
 
+/// The code of a refusal, beside its response.
+#[derive(Debug, Clone)]
+pub(super) struct Refused(pub String);
+
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         let Self(error) = self;
@@ -23,6 +27,7 @@ impl IntoResponse for Refusal {
         if let Some(seconds) = error.retry_after_s {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
+        response.extensions_mut().insert(Refused(error.code().to_owned()));
         response
     }
 }

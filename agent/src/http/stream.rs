@@ -1,14 +1,16 @@
 //! An answer as server-sent events, in OpenAI's chunks.
 
+use super::guard::fault;
 use crate::turn::{Answer, End, Piece};
 use axum::body::Body;
 use axum::http::{HeaderValue, header};
 use axum::response::Response;
 use bytes::Bytes;
-use futures::stream;
+use futures::{FutureExt, stream};
 use serde::Serialize;
 use std::collections::VecDeque;
 use std::convert::Infallible;
+use std::panic::AssertUnwindSafe;
 use tether_protocol::api::{ChatChunk, ChunkChoice, Delta, TetherAnswer, UsageBody};
 use tether_protocol::record::FinishReason;
 
@@ -17,7 +19,11 @@ pub(super) fn response(answer: Answer, include_usage: bool) -> Response {
     let mut writer = Writer { answer, include_usage, ready: VecDeque::new(), ended: false };
     writer.begin();
     let events = stream::unfold(writer, |mut writer| async move {
-        let event = writer.next().await?;
+        let event = match AssertUnwindSafe(writer.next()).catch_unwind().await {
+            Ok(event) => event?,
+            Err(_) if std::mem::replace(&mut writer.ended, true) => return None,
+            Err(_) => event(&fault().body()),
+        };
         Some((Ok::<Bytes, Infallible>(event), writer))
     });
     let mut response = Response::new(Body::from_stream(events));

@@ -26,10 +26,14 @@ pub enum OpenError {
     Newer { path: PathBuf, found: usize },
     #[error("the database {path} is used by another tether daemon: {lock}; set ledger.path to another file")]
     InUse { path: PathBuf, lock: LockError },
-    #[error("the database {path} cannot be opened: {problem}")]
+    #[error("the database {path} cannot be opened: {problem}{}", fix(.problem.kind() == io::ErrorKind::StorageFull))]
     Io { path: PathBuf, problem: io::Error },
-    #[error("the database {path} cannot be opened: {problem}")]
+    #[error("the database {path} cannot be opened: {problem}{}", fix(super::is_full(.problem)))]
     Sqlite { path: PathBuf, problem: rusqlite::Error },
+}
+
+fn fix(full: bool) -> &'static str {
+    if full { super::FULL } else { "" }
 }
 
 /// An open database, what it knows of the budgets, and what the operator should know about how it was opened.
@@ -52,7 +56,10 @@ pub(super) fn open(path: &Path) -> Result<Open, OpenError> {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(io)?;
     }
     let lock = FileLock::take(&beside(path, "lock"));
-    let lock = lock.map_err(|lock| OpenError::InUse { path: path.to_owned(), lock })?;
+    let lock = lock.map_err(|lock| match lock {
+        LockError::Held { .. } => OpenError::InUse { path: path.to_owned(), lock },
+        LockError::Io { problem, .. } => io(problem),
+    })?;
     // Dialogues are private: the file is made by us, so that its mode is ours; SQLite's other files follow it.
     fs::OpenOptions::new().append(true).create(true).mode(0o600).open(path).map_err(io)?;
     let mut notices = Vec::new();

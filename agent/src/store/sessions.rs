@@ -38,7 +38,8 @@ pub struct SessionUpdate {
 }
 
 impl Store {
-    /// What is known of a dialogue; an unknown or expired one is empty.
+    /// What is known of a dialogue, what a full disk has kept out of the database included; an unknown or expired one is
+    /// empty.
     ///
     /// # Errors
     /// The database cannot be read.
@@ -48,16 +49,31 @@ impl Store {
         limits: SessionSettings,
         now_unix_ms: i64,
     ) -> Result<Memory, StoreError> {
-        self.call(move |db| {
+        self.at_desk(move |desk| {
+            let (db, backlog) = (&desk.connection, &desk.backlog);
+            let waiting = backlog.iter().filter_map(|it| it.with.update.as_ref()).filter(|it| it.session == session);
+            let waiting: Vec<NewMessage> = waiting.flat_map(|update| update.messages.clone()).collect();
             let oldest = now_unix_ms.saturating_sub(limits.ttl_ms);
-            db.execute("DELETE FROM sessions WHERE id = ?1 AND updated_ms < ?2", params![session.as_str(), oldest])?;
-            let select = "SELECT created_ms FROM sessions WHERE id = ?1";
-            let created_ms: Option<i64> = db.query_row(select, [session.as_str()], |row| row.get(0)).optional()?;
-            let Some(created_ms) = created_ms else { return Ok(Memory::default()) };
-            let mut past = super::turns::settled(db, &session, PAST_TURNS)?;
-            // Turns of a forgotten dialogue of the same name are not part of this one.
-            past.retain(|turn| turn.started_unix_ms >= created_ms);
-            Ok(Memory { messages: messages(db, &session)?, past })
+            let select = "SELECT created_ms, updated_ms >= ?2 FROM sessions WHERE id = ?1";
+            let found = db.query_row(select, params![session.as_str(), oldest], |row| Ok((row.get(0)?, row.get(1)?)));
+            let (past, written) = match found.optional()? {
+                None => Default::default(),
+                Some((created_ms, true)) => {
+                    let mut past = super::turns::settled(db, &session, PAST_TURNS)?;
+                    // Turns of a forgotten dialogue of the same name are not part of this one.
+                    past.retain(|turn| turn.started_unix_ms >= created_ms);
+                    (past, messages(db, &session)?)
+                }
+                Some((_, false)) => {
+                    db.execute("DELETE FROM sessions WHERE id = ?1", [session.as_str()])?;
+                    Default::default()
+                }
+            };
+            let mut messages: Vec<NewMessage> = written.into_iter().chain(waiting).collect();
+            let newest_first = messages.iter().enumerate().rev();
+            let sizes = newest_first.map(|(i, message)| (i, message.role, message.text.len() as i64));
+            messages.drain(..first_kept(sizes, &limits).unwrap_or(messages.len()));
+            Ok(Memory { messages, past })
         })
         .await
     }
@@ -116,8 +132,24 @@ pub(super) fn append(db: &Transaction<'_>, update: &SessionUpdate) -> Result<(),
     Ok(())
 }
 
-/// Keeps the newest messages that fit both bounds, and begins at a user's or a system message, so that no answer
-/// stands without its question.
+/// Which message is the first to be kept, of messages from the newest backwards: as many as fit both bounds, from a
+/// user's or a system message on, so that no answer stands without its question.
+fn first_kept<T>(newest_first: impl Iterator<Item = (T, Role, i64)>, limits: &SessionSettings) -> Option<T> {
+    let (mut kept, mut bytes, mut first) = (0, 0, None);
+    for (message, role, length) in newest_first {
+        kept += 1;
+        bytes += length;
+        if kept > limits.max_messages || bytes > limits.max_bytes as i64 {
+            break;
+        }
+        if role != Role::Assistant {
+            first = Some(message);
+        }
+    }
+    first
+}
+
+/// Keeps what [`first_kept`] says.
 fn cut(db: &Transaction<'_>, session: &SessionId, limits: &SessionSettings) -> Result<(), Failure> {
     let mut query = db.prepare_cached(
         "SELECT number, role, length(CAST(text AS BLOB)) FROM messages WHERE session = ?1 ORDER BY number DESC",
@@ -125,18 +157,9 @@ fn cut(db: &Transaction<'_>, session: &SessionId, limits: &SessionSettings) -> R
     let rows = query.query_map([session.as_str()], |row| {
         Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?, row.get::<_, i64>(2)?))
     })?;
-    let (mut kept, mut bytes, mut first) = (0, 0, i64::MAX);
-    for row in rows {
-        let (number, role, length) = row?;
-        kept += 1;
-        bytes += length;
-        if kept > limits.max_messages || bytes > limits.max_bytes as i64 {
-            break;
-        }
-        if role_of(&role) != Role::Assistant {
-            first = number;
-        }
-    }
+    let rows: Vec<(i64, String, i64)> = rows.collect::<Result<_, _>>()?;
+    let newest_first = rows.iter().map(|(number, role, bytes)| (*number, role_of(role), *bytes));
+    let first = first_kept(newest_first, limits).unwrap_or(i64::MAX);
     db.execute("DELETE FROM messages WHERE session = ?1 AND number < ?2", params![session.as_str(), first])?;
     Ok(())
 }

@@ -35,7 +35,7 @@ impl From<Option<SessionUpdate>> for Settling {
 /// A settlement ready to be written.
 pub(super) struct Settlement {
     row: Row,
-    with: Settling,
+    pub(super) with: Settling,
 }
 
 struct Row {

@@ -253,6 +253,7 @@ async fn what_a_full_disk_keeps_out_is_written_when_there_is_room() {
     }
     assert!(refused > 50, "the disk was never full: {refused}");
     assert!(store.retry().await.is_err());
+    assert_eq!(texts(&store, "s", 11).await, ["198", "yes", "199", "yes"], "a dialogue goes on meanwhile");
     pages(1 << 30).await.unwrap();
     store.retry().await.unwrap();
     assert_eq!(store.turn_count().await.unwrap(), 200);
@@ -260,6 +261,17 @@ async fn what_a_full_disk_keeps_out_is_written_when_there_is_room() {
     drop(store);
     let budgets = Store::open(&folder.path().join("state/tether.db")).unwrap().budgets;
     assert_eq!((spent(&budgets).spent, spent(&budgets).turns), (1_400, 200));
+}
+
+#[test]
+fn a_lock_file_that_cannot_be_written_is_not_another_daemon() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("t.db");
+    std::fs::create_dir(folder.path().join("t.db.lock")).unwrap();
+    let error = Store::open(&path).err().unwrap().to_string();
+    assert!(error.contains("t.db") && !error.contains("another tether daemon"), "{error}");
+    let full = OpenError::Io { path, problem: std::io::ErrorKind::StorageFull.into() }.to_string();
+    assert!(full.contains("free some space"), "{full}");
 }
 
 #[tokio::test]

@@ -8,6 +8,7 @@ use std::time::Instant;
 use tether_protocol::Route;
 use tether_protocol::api::{ApiError, PromptTokensDetails, TetherAnswer, TetherCosts, UsageBody};
 use tether_protocol::record::{FinishReason, Outcome, Usage};
+use tracing::Instrument;
 
 /// Dropping it stops whoever is answering and settles the turn as cancelled.
 pub struct Answer {
@@ -89,6 +90,11 @@ impl Answer {
 
     /// The next piece; `None` after the end.
     pub async fn next(&mut self) -> Option<Piece> {
+        let span = self.turn.span.clone();
+        self.advance().instrument(span).await
+    }
+
+    async fn advance(&mut self) -> Option<Piece> {
         if self.ended {
             return None;
         }
@@ -174,6 +180,7 @@ impl Answer {
     }
 
     fn measure(&mut self) {
+        self.turn.note_usage(&self.running);
         // A local answer crossed nothing; an attempt at the cloud before it may have.
         let crossed = if self.turn.is_local() { self.turn.sent } else { Some(self.running.bytes()) };
         self.turn.record.measured.uplink_bytes = crossed.map(|(up, _)| up);
@@ -193,6 +200,7 @@ impl Answer {
             usage_estimated: record.usage_estimated,
             dropped_messages: record.dropped_messages,
             dropped_images: self.turn.dropped_images,
+            not_recorded: self.turn.not_recorded.clone(),
             budget_remaining: self.turn.daemon.budgets().remaining(),
         }
     }

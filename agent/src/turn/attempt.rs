@@ -266,6 +266,7 @@ async fn attempt(
             return Err(error);
         }
     };
+    turn.note_usage(&running);
     let guard = turn.held.guard;
     let first = within(until, guarded(&mut running, &guard)).await.unwrap_or_else(|| Step::Failed(slow()));
     if route == Route::Cloud {
@@ -363,6 +364,11 @@ impl OpenTurn {
             let waited_ms = asked.at.elapsed().as_secs_f64() * 1e3;
             self.daemon.pace().cloud_kept_waiting(waited_ms, Instant::now());
         }
+    }
+
+    /// An answer that comes to its end tells its usage itself; of another one this is what is known.
+    pub(super) fn note_usage(&mut self, running: &Running) {
+        (self.record.usage, self.record.usage_estimated) = running.usage();
     }
 
     /// The error of a turn whose time is over.

@@ -38,6 +38,10 @@ pub(super) struct OpenTurn {
     pub cloud_asked: Option<CloudAsked>,
     memory: Option<PendingMemory>,
     settled: bool,
+    /// Why the database did not take its settlement.
+    pub not_recorded: Option<String>,
+    /// All that is logged of the turn stands in it.
+    pub span: tracing::Span,
     _turn_of_session: Option<OwnedMutexGuard<()>>,
     _place: OwnedSemaphorePermit,
 }
@@ -129,6 +133,8 @@ impl OpenTurn {
             cloud_asked: None,
             memory,
             settled: false,
+            not_recorded: None,
+            span: tracing::Span::current(),
             _turn_of_session: None,
             _place: caller.place,
         }
@@ -143,6 +149,7 @@ impl OpenTurn {
     pub(super) async fn settle(&mut self, outcome: Outcome) {
         let settling = self.close(outcome);
         let settled = self.daemon.store().settle(&self.record, settling).await;
+        self.not_recorded = settled.as_ref().err().map(ToString::to_string);
         self.daemon.ledger_result(settled);
     }
 
@@ -190,9 +197,8 @@ impl OpenTurn {
     fn tell(&self) {
         let record = &self.record;
         let views: Vec<&str> = record.views.iter().map(|view| view.as_str()).collect();
+        let _span = self.span.enter();
         tracing::info!(
-            turn_id = %record.turn_id,
-            client = %record.client,
             session = record.session.as_ref().map(SessionId::as_str),
             route = %record.route,
             views = views.join(","),

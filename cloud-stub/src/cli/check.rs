@@ -1,5 +1,6 @@
 use super::ConfigFile;
-use crate::config::{BackendSettings, Settings};
+use crate::config::{BackendSettings, Kind, Settings};
+use anyhow::Context as _;
 use clap::Args;
 use serde_json::{Value, json};
 use std::process::ExitCode;
@@ -18,6 +19,14 @@ pub(super) struct Check {
 impl Check {
     pub(super) fn run(&self) -> anyhow::Result<ExitCode> {
         let settings = Settings::load(&self.file.config)?;
+        // Not one of the keys is wrong; a model's file may be.
+        for backend in &settings.zoo {
+            if let Kind::Candle(candle) = &backend.kind {
+                let whole = candle.resolve_model().map_err(anyhow::Error::from);
+                let whole = whole.and_then(|path| Ok(tether_models::check_file(&path)?));
+                whole.with_context(|| format!("zoo model {}", backend.name))?;
+            }
+        }
         match self.json {
             true => println!("{:#}", as_json(&settings)),
             false => print(&settings),

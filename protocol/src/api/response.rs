@@ -152,6 +152,9 @@ pub struct TetherCosts {
     pub dropped_messages: u32,
     /// Images of earlier messages: a dialogue's memory is text.
     pub dropped_images: u32,
+    /// Why the ledger and the session's memory could not be written; it is tried again with the next turn.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_recorded: Option<String>,
     /// What is left of each budget, by its name; empty without budgets.
     pub budget_remaining: BTreeMap<String, f64>,
 }

@@ -7,7 +7,6 @@ use crate::policy;
 use nix::sys::statvfs::statvfs;
 use nix::unistd::Group;
 use std::fs::{self, File};
-use std::io::Read;
 use std::ops::ControlFlow;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
@@ -46,13 +45,9 @@ pub(super) fn model(settings: &Settings) -> Check {
 }
 
 fn own_model(path: &Path) -> Check {
-    let shown = path.display();
-    let mut magic = [0; 4];
-    let read = File::open(path).and_then(|mut file| file.read_exact(&mut magic));
-    match read {
-        Ok(()) if &magic == b"GGUF" => Check::ok("model", format!("{shown}, your own file: no hash to compare")),
-        Ok(()) => Check::fail("model", format!("{shown} is not a GGUF file"), "correct model.path"),
-        Err(error) => Check::fail("model", format!("{shown}: {error}"), "correct model.path"),
+    match tether_models::check_file(path) {
+        Ok(()) => Check::ok("model", format!("{}, your own file: no hash to compare", path.display())),
+        Err(error) => Check::fail("model", error.to_string(), "fetch it again, or correct model.path"),
     }
 }
 

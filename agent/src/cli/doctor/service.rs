@@ -25,7 +25,12 @@ pub(super) async fn checks(client: &Client) -> (Vec<Check>, Option<Status>) {
     match client.get::<Status>("/v1/status").await {
         Ok(status) => {
             let problems = status.problems.iter();
-            checks.extend(problems.map(|problem| Check::warn("daemon", problem, "see the daemon's log")));
+            // A problem that knows its fix says it after a semicolon.
+            let told = |problem: &String| match problem.split_once("; ") {
+                Some((problem, fix)) => Check::warn("daemon", problem, fix),
+                None => Check::warn("daemon", problem, "see the daemon's log"),
+            };
+            checks.extend(problems.map(told));
             (checks, Some(status))
         }
         Err(error) => {

@@ -15,6 +15,8 @@ pub struct LocalRun {
     pub(super) events: mpsc::UnboundedReceiver<Event>,
     pub(super) cancel: CancelOnDrop,
     pub(super) model: String,
+    /// The prompt, and the tokens that came so far.
+    pub(super) usage: Usage,
     pub(super) dropped_messages: u32,
     /// Keeps the model loaded.
     pub(super) _model_in_use: InUse,
@@ -33,12 +35,20 @@ impl LocalRun {
         &self.model
     }
 
+    pub(in crate::execute) fn usage(&self) -> Usage {
+        self.usage
+    }
+
     pub(in crate::execute) async fn next(&mut self) -> Step {
         loop {
             match self.events.recv().await {
                 Some(Event::Started) => {}
-                Some(Event::Text(text)) if text.is_empty() => {}
-                Some(Event::Text(text)) => return Step::Text(text),
+                Some(Event::Text(text)) => {
+                    self.usage.completion_tokens += 1;
+                    if !text.is_empty() {
+                        return Step::Text(text);
+                    }
+                }
                 Some(Event::Done(done)) => return Step::Done(self.finished(&done)),
                 Some(Event::Failed(error)) => return Step::Failed(api_error(&error)),
                 Some(Event::Cancelled) | None => {
@@ -84,7 +94,8 @@ pub(super) fn sampling_options(asked: &Sampling) -> SamplingOptions {
 pub(crate) fn api_error(error: &ModelError) -> ApiError {
     match error {
         ModelError::ContextFull { .. } => {
-            ApiError::bad_request("messages", "context_length_exceeded", error.to_string())
+            let fix = "send less, raise model.context_tokens as far as the model goes, or ask the cloud";
+            ApiError::bad_request("messages", "context_length_exceeded", format!("{error}; {fix}"))
         }
         ModelError::Parameter { parameter, .. } => {
             ApiError::bad_request(*parameter, "invalid_value", error.to_string())
