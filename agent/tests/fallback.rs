@@ -92,6 +92,7 @@ async fn a_prompt_that_does_not_fit_goes_to_the_cloud() {
     assert_eq!((&reply["tether"]["route"], &reply["tether"]["reason"]), (&json!("cloud"), &json!("prompt_too_long")));
     let local = world.ask(&long, json!({"tether": {"route": "local"}})).await.unwrap();
     assert_eq!((local.status, local.code().as_str()), (400, "context_length_exceeded"), "{}", local.text());
+    assert!(local.text().contains("model.context_tokens"), "{}", local.text());
 }
 
 #[tokio::test]
