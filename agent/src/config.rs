@@ -17,8 +17,8 @@ mod settings;
 
 pub use budgets::{BudgetSettings, BudgetsFile, EnergyFile, OnExhausted, TokenPrices};
 pub use file::{
-    CloudConfig, ConfigFile, DropWhenFull, LedgerFile, LogFile, LogFormat, MetricsFile, ModelFile, PolicyFile,
-    PolicyName, SessionsFile, SocketFile,
+    AssociationFile, CloudConfig, ConfigFile, DropWhenFull, LedgerFile, LogFile, LogFormat, MetricsFile, ModelFile,
+    PolicyFile, PolicyName, SessionsFile, SocketFile,
 };
 pub use keys::{defaults, env_name, known_keys};
 pub use link::{LinkFile, LinkSettings, Metered};

@@ -15,6 +15,7 @@ use crate::metrics::Metrics;
 use crate::pace::Pace;
 use crate::question::Question;
 use crate::sessions::SessionLocks;
+use crate::sight::Sight;
 use crate::socket::Socket;
 use crate::store::{OpenError, Opened, Store, StoreError};
 use crate::views::{Views, ViewsConfigError};
@@ -38,6 +39,8 @@ pub enum StartError {
     Views(#[from] ViewsConfigError),
     #[error("[cloud]: {0}")]
     Cloud(#[from] crate::cloud::CloudError),
+    #[error("[association]: {0}")]
+    Sight(tether_models::ModelError),
     #[error("[policy]: {0}")]
     Policy(#[from] crate::policy::PolicyError),
     #[error(transparent)]
@@ -64,6 +67,8 @@ pub struct Daemon {
     energy: Energy,
     sampler: Arc<Sampler>,
     question: Question,
+    /// Where a CLIP is configured.
+    sight: Option<Sight>,
     pace: Mutex<Pace>,
     sessions: SessionLocks,
     metrics: Metrics,
@@ -103,6 +108,8 @@ impl Daemon {
         let limits = settings.ledger.limits;
         let ledger = tokio::task::spawn_blocking(move || Store::open_with(&ledger, limits));
         let local = tokio::task::spawn_blocking(move || model.map(|model| LocalModel::load_all(&model)));
+        let clip = settings.clip.clone();
+        let sight = tokio::task::spawn_blocking(move || clip.map(|folder| Sight::open(&folder)).transpose());
         let fault = |error: tokio::task::JoinError| StartError::Fault(error.to_string());
         let Opened { store, budgets: saved, mut notices } = ledger.await.map_err(fault)??;
         let budgets = Budgets::open(&settings, &store, saved, &mut notices).await;
@@ -131,6 +138,7 @@ impl Daemon {
         let sampler = Arc::new(Sampler::start(source, settings.power.root.clone()));
         let energy = Energy::default();
         energy.set_meter(Some(sampler.clone()));
+        let sight = sight.await.map_err(fault)?.map_err(StartError::Sight)?;
         let live = Live::new(settings)?;
         let question = Question::built_in().map_err(|error| StartError::Fault(error.to_string()))?;
         let daemon = Arc::new(Self {
@@ -143,6 +151,7 @@ impl Daemon {
             energy,
             sampler,
             question,
+            sight,
             pace: Mutex::default(),
             sessions: SessionLocks::default(),
             metrics: Metrics::new(),
@@ -245,6 +254,11 @@ impl Daemon {
     /// What tells a question's task and how much each view matters to it.
     pub(crate) fn question(&self) -> &Question {
         &self.question
+    }
+
+    /// The image-text encoder, where one is configured.
+    pub(crate) fn sight(&self) -> Option<&Sight> {
+        self.sight.as_ref()
     }
 
     /// How both sides have answered lately.

@@ -10,7 +10,7 @@ pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 
-pub use encode::{EncodeOptions, EncodeOptionsError, EncodeSlot, Encoded, predict_bytes, prepare, scaled};
+pub use encode::{EncodeOptions, EncodeOptionsError, EncodeSlot, Encoded, predict_bytes, prepare, scaled, upright};
 pub use header::probe;
 
 use tether_protocol::limits::{MAX_IMAGE_BYTES, MAX_IMAGE_PIXELS};

@@ -27,6 +27,7 @@ pub mod prompt;
 pub mod question;
 pub mod replay;
 pub mod sessions;
+pub mod sight;
 pub mod socket;
 pub mod store;
 pub mod testing;

@@ -83,6 +83,10 @@ async fn stages(
     let mut dialogue = Dialogue::recall(daemon, &live, &request).await?;
     let mut views = TurnViews::gather(daemon, &live, &mut dialogue, &request.sensors).await?;
     daemon.question().associate(dialogue.newest_text(), &mut views.context);
+    if let Some(sight) = daemon.sight() {
+        let (text, config) = (dialogue.newest_text(), &live.settings.views.0);
+        sight.associate(text, config, &mut views.context, Instant::now()).await;
+    }
     let local_only = stays_here(&request, &live, &dialogue, &views);
     let plan = Plan::new(daemon, &live, &request, &routing, dialogue, views, local_only, deadline).await?;
     tracing::Span::current().record("turn_id", plan.turn_id.as_str());

@@ -93,6 +93,12 @@ impl Views {
         Ok(info)
     }
 
+    /// The newest frame of a camera, however old.
+    pub fn newest_frame(&self, name: &str) -> Option<Arc<Frame>> {
+        let index = self.space.view_index(name)?;
+        self.cameras[index].newest.as_ref().map(|(frame, _)| frame.clone())
+    }
+
     /// Holds a reading (any JSON value) as the newest of the sensor `name`.
     pub fn push_sensor(&mut self, name: &str, json: &[u8], now: Instant) -> Result<(), PushError> {
         if self.config.sensors().is_none() {

@@ -1,4 +1,4 @@
-//! The short documented rule that decides until a learned policy is installed:
+//! The short documented rule, for who wants to foresee every choice:
 //!
 //! 1. Only one route permitted: take it.
 //! 2. The prompt does not fit the local model's context: cloud, text only.
@@ -72,17 +72,26 @@ fn views_in_question(observation: &Observation) -> ViewSet {
     let set = |keep: &dyn Fn(usize) -> bool| {
         (0..views.len()).filter(|&v| keep(v)).fold(ViewSet::EMPTY, |set, view| set.with(view))
     };
+    let asked = views_asked_for(observation);
+    if asked.is_empty() && words(&observation.text).any(|word| LOOKING.contains(&word)) {
+        return set(&|v| views[v].encoded_bytes.value().is_some());
+    }
+    asked
+}
+
+/// The views that came with the request; else those whose name is in the text. Allocates nothing.
+pub fn views_asked_for(observation: &Observation) -> ViewSet {
+    let views = &observation.context.views;
+    let set = |keep: &dyn Fn(usize) -> bool| {
+        (0..views.len()).filter(|&v| keep(v)).fold(ViewSet::EMPTY, |set, view| set.with(view))
+    };
     let attached = set(&|v| views[v].attached);
     if !attached.is_empty() {
         return attached;
     }
-    let words: Vec<&str> = observation.text.split(|c: char| !c.is_alphanumeric()).collect();
-    let named = set(&|v| words.contains(&views[v].name.as_str().to_lowercase().as_str()));
-    if !named.is_empty() {
-        return named;
-    }
-    if words.iter().any(|word| LOOKING.contains(word)) {
-        return set(&|v| views[v].encoded_bytes.value().is_some());
-    }
-    ViewSet::EMPTY
+    set(&|v| words(&observation.text).any(|word| word.eq_ignore_ascii_case(views[v].name.as_str())))
+}
+
+fn words(text: &str) -> impl Iterator<Item = &str> {
+    text.split(|c: char| !c.is_alphanumeric())
 }

@@ -74,6 +74,7 @@ async fn diagnose(global: &Global) -> anyhow::Result<Vec<Check>> {
     if let Ok(Loaded { settings, .. }) = &loaded {
         checks.push(files::model(settings));
         checks.push(files::policy(settings));
+        checks.extend(files::clip(settings));
         checks.extend(files::disk(settings));
         checks.extend(files::secrets(settings));
         checks.push(cloud::check(settings, status.as_ref()).await);

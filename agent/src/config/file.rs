@@ -24,6 +24,7 @@ pub struct ConfigFile {
     pub views: ViewsConfig,
     pub images: EncodeOptions,
     pub policy: PolicyFile,
+    pub association: AssociationFile,
     pub sessions: SessionsFile,
     pub ledger: LedgerFile,
     pub budgets: BudgetsFile,
@@ -156,16 +157,26 @@ pub struct PolicyFile {
 
 impl Default for PolicyFile {
     fn default() -> Self {
-        Self { name: PolicyName::Rule, file: None, deadline_ms: None, cloud_patience_ms: 15_000 }
+        Self { name: PolicyName::Tether, file: None, deadline_ms: None, cloud_patience_ms: 15_000 }
     }
+}
+
+/// `[association]`: how much each view matters to a question.
+#[derive(Debug, Clone, PartialEq, Default, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AssociationFile {
+    /// A folder with a CLIP as published for transformers: `config.json`, `model.safetensors`, `tokenizer.json`. Absent:
+    /// the question's text alone tells.
+    pub clip: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum PolicyName {
-    #[default]
+    /// The short documented one.
     Rule,
     /// The learned one (TMO).
+    #[default]
     Tether,
     AlwaysLocal,
     AlwaysCloud,

@@ -2,7 +2,8 @@
 
 use super::budgets::{BudgetsFile, EnergyFile};
 use super::file::{
-    CloudConfig, ConfigFile, LedgerFile, LogFile, MetricsFile, ModelFile, PolicyFile, SessionsFile, SocketFile,
+    AssociationFile, CloudConfig, ConfigFile, LedgerFile, LogFile, MetricsFile, ModelFile, PolicyFile, SessionsFile,
+    SocketFile,
 };
 use super::link::LinkFile;
 use super::power::PowerFile;
@@ -15,13 +16,14 @@ use toml::{Table, Value};
 
 /// All keys as dotted paths, `model.context_tokens`, sorted.
 pub fn known_keys() -> Vec<String> {
-    let sections: [(&str, &[&str]); 14] = [
+    let sections: [(&str, &[&str]); 15] = [
         ("socket", fields::<SocketFile>()),
         ("model", fields::<ModelFile>()),
         ("cloud", fields::<QuicConfig>()),
         ("cloud", fields::<OpenAiConfig>()),
         ("images", fields::<EncodeOptions>()),
         ("policy", fields::<PolicyFile>()),
+        ("association", fields::<AssociationFile>()),
         ("sessions", fields::<SessionsFile>()),
         ("ledger", fields::<LedgerFile>()),
         ("budgets", fields::<BudgetsFile>()),
@@ -119,7 +121,7 @@ mod tests {
         let (defaults, keys) = (defaults(), known_keys());
         assert!(defaults.keys().all(|key| keys.contains(key)), "{defaults:?}");
         assert_eq!(defaults["cloud.kind"].as_str(), Some("none"));
-        assert_eq!(defaults["policy.name"].as_str(), Some("rule"));
+        assert_eq!(defaults["policy.name"].as_str(), Some("tether"));
     }
 
     #[test]

@@ -30,6 +30,8 @@ pub struct Settings {
     /// The actions that the views give.
     pub space: ActionSpace,
     pub policy: PolicySettings,
+    /// The folder of a CLIP.
+    pub clip: Option<PathBuf>,
     pub default_deadline_ms: Option<u64>,
     pub cloud_patience_ms: u64,
     pub default_max_tokens: u32,
@@ -141,6 +143,7 @@ impl Settings {
             views,
             images,
             policy,
+            association,
             sessions,
             ledger,
             budgets,
@@ -173,6 +176,7 @@ impl Settings {
             views,
             images,
             space,
+            clip: association.clip.map(|folder| base.join(folder)),
             policy: resolve_policy(policy.name, policy.file, &base)?,
             default_deadline_ms: policy.deadline_ms,
             cloud_patience_ms: in_range("policy.cloud_patience_ms", policy.cloud_patience_ms, 1, MAX_DEADLINE_MS)?,

@@ -93,6 +93,7 @@ impl Live {
             ("views", old.views != new.views || old.images != new.images),
             ("ledger", old.ledger != new.ledger),
             ("power", old.power != new.power),
+            ("association", old.clip != new.clip),
         ];
         let changed = |list: &[(&'static str, bool)]| -> Vec<&'static str> {
             list.iter().filter(|(_, changed)| *changed).map(|(name, _)| *name).collect()

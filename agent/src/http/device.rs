@@ -33,7 +33,15 @@ pub(super) async fn push_camera(
     body: Body,
 ) -> Result<Json<CameraPushed>, Refusal> {
     let bytes = body::read(&headers, body, MAX_IMAGE_BYTES).await?;
-    let info = daemon.views().push_frame(&name, bytes, Instant::now()).map_err(|error| push_error(&error))?;
+    let now = Instant::now();
+    let (info, frame) = {
+        let mut views = daemon.views();
+        let info = views.push_frame(&name, bytes, now).map_err(|error| push_error(&error))?;
+        (info, views.newest_frame(&name))
+    };
+    if let (Some(sight), Some(frame)) = (daemon.sight(), frame) {
+        sight.pushed(frame, now);
+    }
     let view = daemon.live().settings.space.views().iter().find(|view| view.as_str() == name).cloned();
     let view = view.ok_or_else(|| ApiError::server(500, "internal", format!("view {name} vanished")))?;
     Ok(Json(CameraPushed { view, width: info.width, height: info.height, bytes: info.bytes as u64 }))

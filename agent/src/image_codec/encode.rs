@@ -127,6 +127,13 @@ fn encode(frame: &Frame, options: &EncodeOptions) -> Result<Encoded, ImageError>
     Ok(Encoded { bytes: bytes.into(), width: image.width(), height: image.height() })
 }
 
+/// The picture's pixels at full size, turned upright. Heavy: run it where blocking is allowed.
+pub fn upright(frame: &Frame) -> Result<RgbImage, ImageError> {
+    let (mut image, orientation) = decode(frame)?;
+    image.apply_orientation(orientation);
+    Ok(onto_white(image))
+}
+
 fn decode(frame: &Frame) -> Result<(DynamicImage, image::metadata::Orientation), ImageError> {
     let damaged = |error: image::ImageError| ImageError::Damaged { format: frame.format, problem: error.to_string() };
     let format = match frame.format {

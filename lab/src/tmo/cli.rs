@@ -77,6 +77,9 @@ enum TmoCommand {
         /// The folder that holds data/m4a1/M4A1.json and reference/; without it rows are skipped, not met.
         #[arg(long, value_name = "FOLDER")]
         data: Option<PathBuf>,
+        /// Only these rows; may be given several times.
+        #[arg(long, value_enum)]
+        only: Vec<bench::Part>,
     },
 }
 
@@ -117,8 +120,8 @@ pub fn run(cli: TmoCli) -> anyhow::Result<()> {
         TmoCommand::TrainTether { data, seed, out } => {
             Ok(crate::report::print(&tether::train::train(data.as_deref(), seed, &out)?)?)
         }
-        TmoCommand::Bench { data } => {
-            bench::run(data.as_deref(), &mut |bar| Ok(crate::report::print(&(serde_json::to_string(bar)? + "\n"))?))
-        }
+        TmoCommand::Bench { data, only } => bench::run(data.as_deref(), &only, &mut |bar| {
+            Ok(crate::report::print(&(serde_json::to_string(bar)? + "\n"))?)
+        }),
     }
 }

@@ -10,6 +10,7 @@ use std::fs::{self, File};
 use std::ops::ControlFlow;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
+use tether_models::clip::ImageText;
 use tether_models::registry::{Registry, RegistryError};
 
 /// Less and the next model does not fit; SmolLM2 is 98 MB, a 1B model at four bits is 0.8 GB.
@@ -76,6 +77,17 @@ pub(super) fn policy(settings: &Settings) -> Check {
             Check::fail("policy", error.to_string(), "correct policy.file; without it the built-in one decides")
         }
     }
+}
+
+/// Whether the configured CLIP can be loaded.
+pub(super) fn clip(settings: &Settings) -> Option<Check> {
+    let folder = settings.clip.as_ref()?;
+    Some(match ImageText::load(folder) {
+        Ok(_) => Check::ok("clip", folder.display().to_string()),
+        Err(error) => {
+            Check::fail("clip", error.to_string(), "correct association.clip; without it the text alone tells")
+        }
+    })
 }
 
 /// Free space where the ledger grows.

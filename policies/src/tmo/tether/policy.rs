@@ -2,6 +2,7 @@
 
 use crate::decision::{Decision, Permitted, Policy, Refusal};
 use crate::observation::Observation;
+use crate::rule::views_asked_for;
 use crate::tmo::mask::{Reserve, minus};
 use crate::tmo::tether::config::{Config, WhenNothingFits};
 use crate::tmo::tether::network::Network;
@@ -29,8 +30,18 @@ pub enum Basis {
     Score,
     /// The best score among those that fit the budgets; another would have scored better.
     Budget { preferred: usize },
+    /// The best score among those that can take the whole question; another would have scored better.
+    Whole { preferred: usize },
     /// Nothing fits the budgets.
     LeastOvershoot,
+}
+
+/// What beside the network decides.
+struct Terms<'a> {
+    /// The shadow price of each action, in units of reward.
+    price: &'a dyn Fn(usize) -> f64,
+    /// Whether an action can take the whole question: its length, and the pictures that it is about.
+    whole: &'a dyn Fn(usize) -> bool,
 }
 
 /// The chosen action's place among those given.
@@ -95,7 +106,8 @@ impl TetherPolicy {
         seed: u64,
         scores: &mut [f32],
     ) -> Result<Choice, NothingFits> {
-        self.choose_or(self.config.when_nothing_fits, scene, actions, &|_| 0.0, seed, scores)
+        let terms = Terms { price: &|_| 0.0, whole: &|_| true };
+        self.choose_or(self.config.when_nothing_fits, scene, actions, &terms, seed, scores)
     }
 
     fn choose_or(
@@ -103,14 +115,14 @@ impl TetherPolicy {
         when_nothing_fits: WhenNothingFits,
         scene: &Scene<'_>,
         actions: &[Facts],
-        price: &dyn Fn(usize) -> f64,
+        terms: &Terms<'_>,
         seed: u64,
         scores: &mut [f32],
     ) -> Result<Choice, NothingFits> {
         assert!(!actions.is_empty() && actions.len() == scores.len(), "{} actions", actions.len());
         self.score(scene, actions, scores);
         // Scores are in units of reward, as shadow prices are.
-        scores.iter_mut().enumerate().for_each(|(n, score)| *score -= price(n) as f32);
+        scores.iter_mut().enumerate().for_each(|(n, score)| *score -= (terms.price)(n) as f32);
         let mut open = [false; MAX_ACTIONS];
         let open = &mut open[..actions.len()];
         if !permit(scene, actions, open) {
@@ -122,10 +134,15 @@ impl TetherPolicy {
                 }
             };
         }
+        let within = best(scores, |n| open[n]);
+        if (0..open.len()).any(|n| open[n] && (terms.whole)(n)) {
+            open.iter_mut().enumerate().for_each(|(n, open)| *open &= (terms.whole)(n));
+        }
         let (index, propensity) = pick(scores, open, self.config.temperature, seed);
         let preferred = best(scores, |_| true);
         let basis = match open.iter().filter(|&&open| open).count() {
             1 if actions.len() == 1 => Basis::Only,
+            _ if !open[within] => Basis::Whole { preferred: within },
             _ if !open[preferred] => Basis::Budget { preferred },
             _ => Basis::Score,
         };
@@ -204,7 +221,12 @@ impl TetherPolicy {
         let scores = &mut scores[..candidates.len()];
         let price = |n: usize| observation.prices.of(&candidates[n].predicted);
         let facts = &facts[..candidates.len()];
-        let choice = self.choose_or(when_nothing_fits, &scene, facts, &price, seed, scores)?;
+        let long = observation.local_context_tokens.is_some_and(|tokens| observation.prompt_tokens >= tokens);
+        let asked = pictures(observation, views_asked_for(observation));
+        let whole =
+            |n: usize| if asked.is_empty() { facts[n].cloud || !long } else { asked.is_subset_of(facts[n].views) };
+        let terms = Terms { price: &price, whole: &whole };
+        let choice = self.choose_or(when_nothing_fits, &scene, facts, &terms, seed, scores)?;
         Ok(Decision {
             action: candidates[choice.index].action,
             reason: reason(&choice, observation, permitted, scores),
@@ -321,6 +343,12 @@ fn uniform(seed: u64) -> f64 {
     ((z ^ (z >> 31)) >> 11) as f64 / (1u64 << 53) as f64
 }
 
+/// Those of the views that are no text.
+fn pictures(observation: &Observation, views: ViewSet) -> ViewSet {
+    let is_picture = |view: &usize| observation.context.views.get(*view).is_some_and(|context| !context.is_text);
+    views.iter().filter(is_picture).fold(ViewSet::EMPTY, ViewSet::with)
+}
+
 /// Sum over the pictures sent; unknown if one is. Sensors' readings are text and add nothing.
 fn association(observation: &Observation, views: ViewSet) -> Option<f64> {
     let contexts = &observation.context.views;
@@ -344,11 +372,21 @@ fn reason(choice: &Choice, observation: &Observation, permitted: &Permitted, sco
     let next = (candidates.len() > 1).then(|| label(best(scores, |n| n != choice.index)));
     let next = next.map_or(String::new(), |next| format!(", next {next}"));
     match choice.basis {
-        Basis::Only => Reason::new("only_one_action", chosen),
+        Basis::Only => Reason::new("only_one_route", format!("{chosen}, and nothing else is permitted")),
         Basis::Score => Reason::new("learned", format!("{chosen}{next}")),
         Basis::Budget { preferred } => {
             Reason::new("learned_within_budget", format!("{chosen}; {} does not fit the budget", label(preferred)))
         }
+        Basis::Whole { preferred } => match pictures(observation, views_asked_for(observation)) {
+            ViewSet::EMPTY => Reason::new(
+                "prompt_too_long",
+                format!("{chosen}; {} prompt tokens do not fit the local model", observation.prompt_tokens),
+            ),
+            _ => Reason::new(
+                "views_needed",
+                format!("{chosen}; {} leaves out what the prompt is about", label(preferred)),
+            ),
+        },
         Basis::LeastOvershoot => {
             Reason::new("over_budget", format!("nothing fits the budget; {chosen} passes it least"))
         }

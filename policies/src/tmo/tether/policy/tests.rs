@@ -56,6 +56,52 @@ fn budget(latency_ms: f64, cost_usd: f64) -> Cost {
 }
 
 #[test]
+fn a_prompt_that_does_not_fit_the_local_model_goes_to_the_cloud_if_that_is_permitted() {
+    for seed in 0..20 {
+        let short = observation(2, Cost::default());
+        let long = Observation { prompt_tokens: 600, local_context_tokens: Some(600), ..short.clone() };
+        let (local, all) = (policy(seed).decide(&short, &permitted(&short), 0), permitted(&long));
+        let decision = policy(seed).decide(&long, &all, 0);
+        assert_eq!(decision.action.route(), Route::Cloud, "{decision:?}");
+        assert_eq!(decision.reason.code == "prompt_too_long", local.action == Action::LOCAL, "{decision:?}");
+        let alone = Permitted::new(vec![all.first()]).unwrap();
+        assert_eq!(policy(seed).decide(&long, &alone, 0).action, Action::LOCAL);
+    }
+}
+
+#[test]
+fn pictures_that_a_question_names_or_brings_travel_with_it() {
+    for seed in 0..20 {
+        let plain = observation(3, Cost::default());
+        let named = Observation { text: "is there a pan in view1 or view2?".to_owned(), ..plain.clone() };
+        let mut attached = named.clone();
+        attached.context.views[0].attached = true;
+        for (observation, asked) in [(named, ViewSet(0b110)), (attached, ViewSet(0b001))] {
+            let decision = policy(seed).decide(&observation, &permitted(&observation), 0);
+            let sent = observation.space.sent(decision.action);
+            assert!(asked.is_subset_of(sent), "{decision:?}");
+            // Where they may not travel, the policy chooses as ever.
+            let few: Vec<Candidate> = permitted(&observation).candidates()[..2].to_vec();
+            let few = Permitted::new(few).unwrap();
+            assert_eq!(policy(seed).decide(&observation, &few, 0).action, policy(seed).decide(&plain, &few, 0).action);
+        }
+    }
+}
+
+#[test]
+fn sensors_readings_add_nothing_to_the_association() {
+    let mut observation = observation(3, Cost::default());
+    observation.context.views[1].is_text = true;
+    observation.context.views[1].association = None;
+    assert_eq!(association(&observation, ViewSet(0b111)), Some(0.4));
+    observation.context.views[0].association = None;
+    assert_eq!(
+        (association(&observation, ViewSet(0b111)), association(&observation, ViewSet(0b110))),
+        (None, Some(0.2))
+    );
+}
+
+#[test]
 fn every_number_of_views_is_decided_with_values_and_a_reason() {
     for views in 0..=MAX_VIEWS {
         let observation = observation(views, Cost::default());
