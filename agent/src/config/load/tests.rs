@@ -83,7 +83,7 @@ fn values_out_of_range_name_the_key() {
     assert_eq!(named("[policy]\nname = \"always-cloud\"").unwrap().name, PolicyName::AlwaysCloud);
     let file = named("[policy]\nname = \"tether\"\nfile = \"mine.json\"").unwrap().file.unwrap();
     assert!(file.is_absolute() && file.ends_with("mine.json"), "{}", file.display());
-    let error = named("[policy]\nfile = \"mine.json\"").unwrap_err().to_string();
+    let error = named("[policy]\nname = \"rule\"\nfile = \"mine.json\"").unwrap_err().to_string();
     assert!(error.contains("policy.file") && error.contains("policy.name"), "{error}");
 }
 
