@@ -1,11 +1,13 @@
 //! The shared log in a folder, each tenant in files of its own, for gateways on one machine or on a file system whose
 //! locks hold between machines.
 //!
+//! ```text
 //!     order-G.log                which record comes next: tenant, byte, length. The newest G grows.
 //!     records-G/TENANT.jsonl     a tenant's records; the order says where each begins
 //!     snapshot-N-EPOCH.json      what is common to all tenants, up to a place in the order, and where their parts are
 //!     tenants/TENANT-HASH.json   a tenant's part of a snapshot
 //!     lock                       held by whoever writes; readers take none
+//! ```
 //!
 //! Every record, every line of the order and every part carries its crc32. One file is open at a time, and a reader
 //! looks at one, the order, however many tenants there are. A snapshot lets go of the records before it, so the files
