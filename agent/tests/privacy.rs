@@ -256,6 +256,12 @@ async fn an_earlier_message_that_shows_a_private_camera_keeps_the_whole_request_
     }
     assert!(scene.upstream.bodies().is_empty(), "{}", scene.upstream.everything());
 
+    // Where no camera is private, none of any number is.
+    let open = self::scene("").await;
+    let asked = json!({"max_tokens": 4, "messages": told(&[unnamed(), unnamed(), unnamed(), unnamed()]),
+        "tether": {"route": "cloud"}});
+    assert_eq!(open.world.ask("", asked).await.unwrap().json()["tether"]["dropped_images"], 4);
+
     // Earlier images of cameras that may travel only stay behind.
     for images in [vec![picture("front")], vec![unnamed()]] {
         let asked = json!({"max_tokens": 4, "messages": told(&images), "tether": {"route": "cloud"}});

@@ -109,15 +109,19 @@ fn newest_turn(messages: &[CheckedMessage]) -> usize {
 /// Why earlier messages are private by their images. An image without a name stood for a camera that may travel only
 /// if its turn left one for it; such a turn was answered on the device, and what was said of it since may tell of it.
 fn private_images(earlier: &[CheckedMessage], views: &[ViewConfig]) -> Option<String> {
-    let open_cameras = views.iter().filter(|view| view.kind == ViewKind::Camera && !view.local_only).count();
+    let cameras = views.iter().filter(|view| view.kind == ViewKind::Camera);
+    let (private_cameras, open_cameras): (Vec<_>, Vec<_>) = cameras.partition(|view| view.local_only);
+    if private_cameras.is_empty() {
+        return None;
+    }
     for turn in earlier.split(|message| message.role == Role::Assistant) {
         let images: Vec<&AttachedImage> = turn.iter().flat_map(|message| &message.images).collect();
         let named = images.iter().filter_map(|image| image.view.as_ref());
-        let private = |name: &&ViewName| views.iter().any(|view| view.local_only && view.name == **name);
+        let private = |name: &&ViewName| private_cameras.iter().any(|view| view.name == **name);
         if let Some(name) = named.into_iter().find(private) {
             return Some(format!("an earlier message shows the view {name}, which is local_only"));
         }
-        if images.len() > open_cameras {
+        if images.len() > open_cameras.len() {
             return Some("an earlier message shows more images than there are cameras that are not local_only".into());
         }
     }
