@@ -9,7 +9,7 @@ PREFIX ?= $(HOME)/.local
 DATA ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help build model demo test run ci fmt lint doc test-peers test-redis test-encoder bench-turn bench-speed bench-mess bench-tmo bench-budgets fuzz install uninstall clean
+.PHONY: help build model demo test run ci fmt lint doc test-peers test-redis test-dbus test-encoder bench-turn bench-speed bench-mess bench-tmo bench-budgets fuzz install uninstall clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -45,6 +45,10 @@ doc:
 test-redis: build ## several gateways at a real Redis, killed and emptied (needs redis-server: apt install redis-server)
 	@command -v redis-server >/dev/null || { echo "test-redis: redis-server is not installed; on Debian: apt install redis-server"; exit 1; }
 	$(CARGO) test --locked --workspace --test shared -- --ignored --nocapture
+
+test-dbus: build ## metered links from a NetworkManager of our own on a private bus (needs dbus-daemon: apt install dbus)
+	@command -v dbus-daemon >/dev/null || { echo "test-dbus: dbus-daemon is not installed; on Debian: apt install dbus"; exit 1; }
+	$(CARGO) test --locked --workspace --test metered -- --ignored --nocapture
 
 test-encoder: build ## the sentence encoder on its real weights (pulls 91 MB, checked by sha256)
 	$(BIN)/tether models pull all-minilm-l6-v2

@@ -13,4 +13,4 @@ pub mod most;
 pub use energy::{Energy, EnergyMeter};
 pub use guard::Guard;
 pub use keeper::{Keeper, Offer, SetError};
-pub use most::{Asked, most};
+pub use most::{Asked, most, uplink_within};

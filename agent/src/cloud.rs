@@ -7,6 +7,7 @@ use bytes::Bytes;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
+use tether_policies::wire::Wire;
 use tether_protocol::Reading;
 use tether_protocol::context::Link;
 use tether_protocol::wire::{Feedback, FeedbackReply, TurnEvent, TurnRequest, WireError};
@@ -29,6 +30,8 @@ pub struct ByteCount {
     share_down: AtomicU64,
     /// From the first byte of the upload until all of it was acknowledged, microseconds; 0: not yet.
     upload_us: AtomicU64,
+    /// The turn's share when that was.
+    uploaded: AtomicU64,
 }
 
 impl ByteCount {
@@ -48,9 +51,16 @@ impl ByteCount {
         self.downlink.load(Ordering::Relaxed)
     }
 
+    /// All of the upload was acknowledged, so long after its begin.
     pub fn set_upload(&self, took: Duration) {
         let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX).max(1);
+        self.uploaded.store(self.travelled().0, Ordering::Relaxed);
         self.upload_us.store(micros, Ordering::Relaxed);
+    }
+
+    /// What the turn had put on the network when all of its upload was acknowledged.
+    pub fn uploaded_bytes(&self) -> Option<u64> {
+        self.upload_ms().map(|_| self.uploaded.load(Ordering::Relaxed))
     }
 
     /// How long the upload took until all of it was acknowledged, where that is over and was seen.
@@ -194,6 +204,14 @@ impl Cloud {
         match self {
             Cloud::Quic(cloud) => cloud.problem(),
             Cloud::OpenAi(cloud) => cloud.problem(),
+        }
+    }
+
+    /// How many bytes a turn will be there, as far as earlier ones tell.
+    pub fn wire(&self) -> Wire {
+        match self {
+            Cloud::Quic(cloud) => cloud.wire(),
+            Cloud::OpenAi(_) => Wire::Http,
         }
     }
 

@@ -3,13 +3,14 @@
 mod budgets;
 mod live;
 mod serve;
+mod surroundings;
 
 pub use live::Live;
 pub use serve::ServeError;
 
 use crate::budget::{Energy, Keeper};
 use crate::config::{CloudConfig, Settings};
-use crate::context::{PowerSource, Sampler};
+use crate::context::{MeteredWatch, PowerSource, Sampler};
 use crate::execute::{LoadError, LocalModel, LocalZoo, ZooError};
 use crate::metrics::Metrics;
 use crate::pace::Pace;
@@ -21,7 +22,7 @@ use crate::store::{OpenError, Opened, Store, StoreError};
 use crate::views::{Views, ViewsConfigError};
 use budgets::{Budgets, keep_synced};
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tether_policies::budget::Resource;
 use tether_protocol::SessionId;
@@ -70,6 +71,8 @@ pub struct Daemon {
     /// Where a CLIP is configured.
     sight: Option<Sight>,
     pace: Mutex<Pace>,
+    /// Started where there is a cloud and the settings do not say it.
+    metered: OnceLock<MeteredWatch>,
     sessions: SessionLocks,
     metrics: Metrics,
     places: Arc<Semaphore>,
@@ -153,6 +156,7 @@ impl Daemon {
             question,
             sight,
             pace: Mutex::default(),
+            metered: OnceLock::new(),
             sessions: SessionLocks::default(),
             metrics: Metrics::new(),
             places: Arc::new(Semaphore::new(MAX_ACTIVE_TURNS)),
@@ -162,6 +166,7 @@ impl Daemon {
         });
         tokio::spawn(keep_synced(Arc::downgrade(&daemon), daemon.budgets.0.clone()));
         daemon.allow_probes();
+        daemon.watch_surroundings();
         Ok(daemon)
     }
 
@@ -189,14 +194,16 @@ impl Daemon {
         Ok(reloaded)
     }
 
-    /// A link may be measured without a turn only where no budget counts its bytes: nobody's bytes are in no budget.
+    /// A link may be measured without a turn only where its bytes cost nothing and no budget counts them: such bytes are no
+    /// turn's.
     pub(crate) fn allow_probes(&self) {
         let live = self.live();
         let counted = self.budgets().with_accounts(|accounts| {
             accounts.limits(Resource::UplinkBytes) || accounts.limits(Resource::DownlinkBytes)
         });
+        let paid = self.metered(&live).value() == Some(&true);
         if let Ok(cloud) = live.cloud() {
-            cloud.allow_probes(live.settings.link.probe && !counted);
+            cloud.allow_probes(live.settings.link.probe && !counted && !paid);
         }
     }
 
@@ -312,6 +319,15 @@ impl Daemon {
 
     pub(crate) fn clear_problem(&self, what: &'static str) {
         self.problems.lock().unwrap_or_else(PoisonError::into_inner).remove(what);
+    }
+
+    /// Notes what does not work, or with no words that it does, without a log line.
+    fn set_problem(&self, what: &'static str, problem: String) {
+        let mut problems = self.problems.lock().unwrap_or_else(PoisonError::into_inner);
+        match problem.is_empty() {
+            true => problems.remove(what),
+            false => problems.insert(what, problem),
+        };
     }
 
     pub(crate) fn problems(&self) -> Vec<String> {

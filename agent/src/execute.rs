@@ -12,7 +12,7 @@ pub(crate) use zoo::ZooChoice;
 pub use zoo::{LocalZoo, ZooError};
 
 use tether_protocol::api::ApiError;
-use tether_protocol::record::{FinishReason, Usage};
+use tether_protocol::record::{FinishReason, Upload, Usage};
 use tether_protocol::wire::Vision;
 
 /// What an answer under way says: any number of `Text`, then `Done` or `Failed` once.
@@ -74,6 +74,14 @@ impl Running {
         match self {
             Running::Local(run) => (run.usage(), false),
             Running::Cloud(run) => (run.usage(), true),
+        }
+    }
+
+    /// What went up to the cloud, as far as it is known by now.
+    pub fn upload(&self) -> Option<Upload> {
+        match self {
+            Running::Local(_) => None,
+            Running::Cloud(run) => Some(run.upload()),
         }
     }
 

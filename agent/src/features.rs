@@ -2,12 +2,11 @@
 
 use crate::config::TokenPrices;
 use crate::pace::{Pace, upload_ms};
+use crate::upload::Sizes;
 use tether_policies::budget::Prices;
 use tether_policies::{Candidate, Observation, PastTurn};
 use tether_protocol::{Action, ActionSpace, Context, Cost, Route, TurnRecord};
 
-/// Frames, headers and the usage that go with the text of a cloud turn. Measured on loopback: 300 to 700 bytes.
-const CLOUD_OVERHEAD_BYTES: u64 = 512;
 /// Bytes of a token of English, for text that no local tokenizer has seen.
 const BYTES_PER_TOKEN: u64 = 4;
 
@@ -34,6 +33,8 @@ pub struct Known<'a> {
     pub image_tokens: u32,
     /// How both sides have answered lately.
     pub pace: Pace,
+    /// What would travel; `None`: there is no cloud.
+    pub sizes: Option<&'a Sizes>,
     /// W of the local model and of a cloud turn, where they are configured.
     pub power_w: (Option<f64>, Option<f64>),
 }
@@ -90,30 +91,31 @@ fn local_cost(known: &Known<'_>, observation: &Observation) -> Cost {
     }
 }
 
-/// Bytes are predicted from the encoded sizes, latency from the link and from earlier answers; USD from the configured
+/// Bytes are predicted from the encoded sizes and what the wire adds, latency from the link and from earlier answers; USD from the configured
 /// prices or, where there are none, from what earlier answers cost; energy as power over that time.
 fn cloud_cost(known: &Known<'_>, observation: &Observation, action: Action) -> Cost {
     let pace = &known.pace;
     let answer_tokens = pace.answer_tokens(Route::Cloud, observation.max_tokens);
     let views = observation.space.sent(action);
-    let view_bytes = views.iter().map(|view| observation.context.views.get(view)?.encoded_bytes.value().copied());
-    let uplink_bytes = view_bytes
-        .sum::<Option<u64>>()
-        .map(|bytes| bytes.saturating_add(known.travelling_text_bytes).saturating_add(CLOUD_OVERHEAD_BYTES));
+    let has_size = |view: usize| observation.context.views[view].encoded_bytes.value().is_some();
+    let link = observation.context.link.value();
+    let sizes = known.sizes.filter(|_| views.iter().all(has_size));
+    let uplink_bytes = sizes.map(|sizes| sizes.form(views, link).uplink_bytes);
     let images = observation.images(action);
     let prompt_tokens = pace.prompt_tokens(observation.prompt_tokens, images, known.image_tokens);
     let usd = |prices: TokenPrices| {
         let tokens = prices.prompt * prompt_tokens + prices.completion * answer_tokens;
         tokens + prices.request + prices.image * f64::from(images)
     };
-    let link = observation.context.link.value();
     let latency_ms = uplink_bytes.and_then(|bytes| pace.cloud_latency_ms(upload_ms(link, bytes), answer_tokens));
     Cost {
         latency_ms,
         cost_usd: known.prices.map(usd).or_else(|| pace.cost_usd(prompt_tokens + answer_tokens)),
         energy_j: latency_ms.zip(known.power_w.1).map(|(latency_ms, power_w)| power_w * latency_ms / 1e3),
         uplink_bytes,
-        downlink_bytes: Some(answer_tokens as u64 * BYTES_PER_TOKEN + CLOUD_OVERHEAD_BYTES),
+        downlink_bytes: sizes
+            .zip(uplink_bytes)
+            .map(|(sizes, bytes)| sizes.wire.downlink_bytes(answer_tokens.round() as u32, bytes)),
     }
 }
 
@@ -125,10 +127,23 @@ fn estimated_tokens(bytes: u64) -> u32 {
 mod tests {
     use super::*;
     use crate::pace::{Answered, Counted};
-    use tether_protocol::context::{Load, ViewContext};
+    use tether_policies::encoding::Bounds;
+    use tether_policies::wire::Wire;
+    use tether_protocol::context::{Link, LinkState, Load, ViewContext};
     use tether_protocol::{Reading, ViewName, ViewSet};
 
-    fn known(space: &ActionSpace) -> Known<'_> {
+    /// 2,000 bytes of text and two pictures of 10,000 (5,000 in a smaller form) over HTTP, which makes them a third larger.
+    fn sizes() -> Sizes {
+        Sizes {
+            text_bytes: 2_000,
+            view_bytes: vec![0, 0],
+            pictures: vec![vec![9_000, 4_500]; 2],
+            wire: Wire::Http,
+            bounds: Bounds { upload_ms: 1_000.0, uplink_bytes: None },
+        }
+    }
+
+    fn known<'a>(space: &'a ActionSpace, sizes: &'a Sizes) -> Known<'a> {
         let views = space.views().iter().map(|name| ViewContext {
             is_text: false,
             name: name.clone(),
@@ -152,6 +167,7 @@ mod tests {
             prices: Some(TokenPrices { prompt: 1e-6, completion: 2e-6, request: 1e-5, image: 2e-5 }),
             image_tokens: 250,
             pace: Pace::default(),
+            sizes: Some(sizes),
             power_w: (Some(10.0), Some(3.0)),
         }
     }
@@ -163,7 +179,8 @@ mod tests {
     #[test]
     fn costs_follow_the_measured_rates_and_the_encoded_sizes() {
         let space = space();
-        let known = known(&space);
+        let sizes = sizes();
+        let mut known = known(&space, &sizes);
         let observation = observe(&known);
         assert_eq!(observation.text, "what do you see?");
         let both = space.cloud(ViewSet(3));
@@ -172,16 +189,22 @@ mod tests {
         assert_eq!(candidates[0].predicted.latency_ms, Some(4_500.0));
         assert_eq!(candidates[0].predicted.uplink_bytes, Some(0));
         assert_eq!(candidates[0].predicted.energy_j, Some(25.0));
-        assert_eq!(candidates[1].predicted.uplink_bytes, Some(22_000 + CLOUD_OVERHEAD_BYTES));
+        assert_eq!(candidates[1].predicted.uplink_bytes, Some(26_512));
         // 500 of text and two pictures of 250, 100 of the answer, one request, two pictures.
         assert!((candidates[1].predicted.cost_usd.unwrap() - (1e-3 + 2e-4 + 5e-5)).abs() < 1e-12);
         assert_eq!((candidates[1].predicted.latency_ms, candidates[1].predicted.energy_j), (None, None));
+        // 26,512 bytes at 150 kbit/s take 1.4 s, which is too long.
+        let slow = Link { rtt_ms: Some(0.0), uplink_bits_per_s: Some(150e3), ..Link::in_state(LinkState::Up) };
+        known.context.link = Reading::known(slow, 0, "test");
+        let smaller = super::candidates(&known, &observe(&known), &[both]);
+        assert_eq!(smaller[0].predicted.uplink_bytes, Some(2_000 + 12_000 + 512));
     }
 
     #[test]
     fn an_earlier_answer_of_the_cloud_predicts_latency_energy_and_usd() {
         let space = space();
-        let mut known = known(&space);
+        let sizes = sizes();
+        let mut known = known(&space, &sizes);
         known.prices = None;
         let counted = Counted { prompt_tokens: 500, answer_tokens: 100, cost_usd: Some(6e-4) };
         let answered = Answered {
@@ -202,7 +225,8 @@ mod tests {
     #[test]
     fn what_is_not_measured_is_unknown() {
         let space = space();
-        let mut known = known(&space);
+        let sizes = sizes();
+        let mut known = known(&space, &sizes);
         known.context.load = Reading::unknown("no local model");
         known.context.views[1].encoded_bytes = Reading::unknown("no frame");
         known.prompt_tokens = None;

@@ -32,4 +32,5 @@ pub mod socket;
 pub mod store;
 pub mod testing;
 pub mod turn;
+pub mod upload;
 pub mod views;

@@ -1,5 +1,9 @@
 //! What `/metrics` tells, in OpenMetrics: base units, labels of few values.
 
+mod surroundings;
+
+pub(crate) use surroundings::Readings;
+
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
@@ -8,6 +12,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 use std::sync::atomic::AtomicU64;
+use surroundings::Surroundings;
 use tether_models::WorkerStats;
 use tether_protocol::api::{ApiError, BudgetStatus, MemoryStatus};
 use tether_protocol::record::Outcome;
@@ -81,6 +86,8 @@ pub struct Metrics {
     cache_bytes: Gauge,
     cache_disk_bytes: Gauge,
     resident_bytes: Gauge,
+    surroundings: Surroundings,
+    upload_seconds: Histogram,
 }
 
 /// From a millisecond to the longest deadline.
@@ -117,6 +124,8 @@ impl Metrics {
             cache_bytes: Gauge::default(),
             cache_disk_bytes: Gauge::default(),
             resident_bytes: Gauge::default(),
+            surroundings: Surroundings::default(),
+            upload_seconds: seconds(),
         };
         metrics.register();
         metrics
@@ -147,6 +156,9 @@ impl Metrics {
         registry.register("model_cache_bytes", "Keys and values in memory", self.cache_bytes.clone());
         registry.register("model_cache_disk_bytes", "Keys and values on disk", self.cache_disk_bytes.clone());
         registry.register("resident_bytes", "Memory of the daemon's process", self.resident_bytes.clone());
+        let upload = "Until all of a cloud turn's request and pictures was acknowledged";
+        registry.register("upload_seconds", upload, self.upload_seconds.clone());
+        self.surroundings.register(registry);
     }
 
     pub(crate) fn settled(&self, record: &TurnRecord) {
@@ -169,6 +181,9 @@ impl Metrics {
             [("uplink", record.measured.uplink_bytes), ("downlink", record.measured.downlink_bytes)]
         {
             self.bytes.get_or_create(&Crossed { direction }).inc_by(bytes.unwrap_or(0));
+        }
+        if let Some(ms) = record.upload.as_ref().and_then(|upload| upload.measured_ms) {
+            self.upload_seconds.observe(ms / 1e3);
         }
         let timings = &record.timings;
         self.decision_seconds.observe(timings.decision_us as f64 / 1e6);
@@ -211,6 +226,11 @@ impl Metrics {
             self.budget_spent.get_or_create(&label).set(ratio(*spent));
             self.budget_reserved.get_or_create(&label).set(ratio(*reserved));
         }
+    }
+
+    /// The link, battery, power and load at the moment of asking.
+    pub(crate) fn surroundings(&self, readings: &Readings) {
+        self.surroundings.set(readings);
     }
 
     /// What the local model keeps, and the process holds, at the moment of asking.

@@ -7,6 +7,7 @@
 //! choice, so the means are over all of them.
 
 use std::time::{Duration, Instant};
+use tether_policies::link::send_time;
 use tether_protocol::Route;
 use tether_protocol::context::Link;
 
@@ -20,7 +21,7 @@ pub const FRESH: Duration = Duration::from_secs(60);
 /// One complete answer of the cloud.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Answered {
-    /// What the link was predicted to take for the request.
+    /// What the link took for the request, or was predicted to take.
     pub upload_ms: f64,
     /// From sending to the first token.
     pub first_token_ms: f64,
@@ -143,12 +144,14 @@ impl Pace {
     }
 }
 
-/// What the link takes for a request of this size, by its measured round trip and rate. Where the rate is not measured
-/// the upload is in the wait, whatever its size.
+/// What the link takes for a request of this size. Where its rate is not measured the upload is in the wait, whatever its
+/// size.
 pub fn upload_ms(link: Option<&Link>, uplink_bytes: u64) -> f64 {
-    let rtt_ms = link.and_then(|link| link.rtt_ms).unwrap_or(0.0);
-    let rate = link.and_then(|link| link.uplink_bits_per_s).filter(|rate| *rate > 0.0);
-    rtt_ms + rate.map_or(0.0, |rate| uplink_bytes as f64 * 8_000.0 / rate)
+    let Some(link) = link else { return 0.0 };
+    match send_time(link, uplink_bytes) {
+        Some(time) => time.median_s * 1e3,
+        None => link.rtt_ms.unwrap_or(0.0),
+    }
 }
 
 #[cfg(test)]

@@ -22,6 +22,8 @@ pub struct Means<'a> {
     pub cloud: Result<(), &'a str>,
     /// The link was measured to be down.
     pub link_down: bool,
+    /// Whether pictures may travel.
+    pub pictures: Result<(), &'a str>,
 }
 
 /// The permitted actions, ascending, at least one.
@@ -45,7 +47,7 @@ pub fn permitted(
         actions.push(Action::LOCAL);
     }
     if cloud {
-        actions.extend(cloud_actions(space, views, asked.route, wanted)?);
+        actions.extend(cloud_actions(space, views, asked.route, wanted, means.pictures)?);
     }
     if actions.is_empty() { Err(nothing(asked, means)) } else { Ok(actions) }
 }
@@ -55,10 +57,11 @@ fn cloud_actions(
     views: &[ViewContext],
     route: RouteChoice,
     wanted: Option<ViewSet>,
+    pictures: Result<(), &str>,
 ) -> Result<Vec<Action>, ApiError> {
     if let (RouteChoice::Cloud, Some(wanted)) = (route, wanted) {
         for view in wanted.iter() {
-            sendable(&views[view]).map_err(|problem| {
+            sendable(&views[view], pictures).map_err(|problem| {
                 ApiError::bad_request(
                     "tether.views",
                     "view_unavailable",
@@ -68,18 +71,19 @@ fn cloud_actions(
         }
         return Ok(vec![space.cloud(wanted)]);
     }
-    let free = (0..views.len()).filter(|&view| sendable(&views[view]).is_ok());
+    let free = (0..views.len()).filter(|&view| sendable(&views[view], pictures).is_ok());
     let free = free.filter(|&view| wanted.is_none_or(|wanted| wanted.contains(view)));
     let free = free.fold(ViewSet::EMPTY, ViewSet::with);
     let cloud = space.actions().filter(|action| action.route() == Route::Cloud);
     Ok(cloud.filter(|&action| space.sent(action).is_subset_of(free)).collect())
 }
 
-fn sendable(view: &ViewContext) -> Result<(), String> {
+fn sendable(view: &ViewContext, pictures: Result<(), &str>) -> Result<(), String> {
     match &view.encoded_bytes {
         _ if view.local_only => Err("it is local_only in the configuration and never leaves the device".into()),
         tether_protocol::Reading::Unknown { unknown } => Err(format!("it has nothing to send: {unknown}")),
-        tether_protocol::Reading::Known { .. } => Ok(()),
+        tether_protocol::Reading::Known { .. } if view.is_text => Ok(()),
+        tether_protocol::Reading::Known { .. } => pictures.map_err(str::to_owned),
     }
 }
 

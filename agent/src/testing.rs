@@ -191,6 +191,7 @@ pub fn turn_record(id: &str) -> TurnRecord {
         vision: None,
         model: None,
         fallback: None,
+        upload: None,
         measured: Cost::default(),
         energy_source: "unknown".into(),
         usage: Usage::default(),

@@ -13,6 +13,7 @@ mod held;
 mod inputs;
 mod open;
 mod routing;
+mod sizes;
 
 pub use answer::{Answer, End, Piece};
 
@@ -88,10 +89,16 @@ async fn stages(
         sight.associate(text, config, &mut views.context, Instant::now()).await;
     }
     let local_only = stays_here(&request, &live, &dialogue, &views);
-    let plan = Plan::new(daemon, &live, &request, &routing, dialogue, views, local_only, deadline).await?;
+    let mut plan = Plan::new(daemon, &live, &request, &routing, dialogue, views, local_only, deadline).await?;
     tracing::Span::current().record("turn_id", plan.turn_id.as_str());
 
     let deciding = Instant::now();
+    if let Ok(cloud) = live.cloud()
+        && routing.route != RouteChoice::Local
+        && plan.local_only.is_none()
+    {
+        plan.sizes = Some(sizes::sizes(daemon, &live, cloud, &plan, deadline_ms));
+    }
     let (mut observation, permitted) = features(daemon, &live, &request, &routing, &plan, deadline_ms)?;
     let afforded = afford::decide_within(daemon, &live, &request, &plan, &mut observation, permitted)?;
     let decision_us = u64::try_from(deciding.elapsed().as_micros()).unwrap_or(u64::MAX);
@@ -131,6 +138,7 @@ fn features(
         local: daemon.local().map(drop).map_err(String::as_str),
         cloud: live.cloud().map(drop),
         link_down: link == Some(LinkState::Down),
+        pictures: pictures_may_travel(daemon, live),
     };
     let actions = permitted(&live.settings.space, &context.views, asked, means)?;
     let known = Known {
@@ -147,6 +155,7 @@ fn features(
         prices: live.settings.budgets.prices,
         image_tokens: live.settings.budgets.image_tokens,
         pace: *daemon.pace(),
+        sizes: plan.sizes.as_ref(),
         power_w: live.power_w(),
     };
     let observation = observe(&known);
@@ -155,13 +164,23 @@ fn features(
     Ok((observation, permitted))
 }
 
+/// Whether they may, by the settings, over the link that there is.
+fn pictures_may_travel(daemon: &Daemon, live: &Live) -> Result<(), &'static str> {
+    match daemon.metered(live).value() {
+        Some(true) if !live.settings.link.metered_views => {
+            Err("the link is metered, and pictures do not travel then (link.metered_views = false)")
+        }
+        _ => Ok(()),
+    }
+}
+
 /// What the device knows now. Nothing here waits.
 fn context(daemon: &Daemon, live: &Live, plan: &Plan) -> Context {
     Context {
         battery: daemon.sampler().battery(),
         power: daemon.sampler().power(),
         machine: daemon.sampler().machine(),
-        link: live.cloud().map_or_else(Reading::unknown, |cloud| cloud.link()),
+        link: daemon.link(live),
         load: match plan.local_model.as_ref().ok_or_else(|| daemon.local().err().cloned().unwrap_or_default()) {
             Ok(model) => Reading::known(model.load_now(), 0, "worker"),
             Err(why) => Reading::unknown(why.as_str()),

@@ -5,6 +5,7 @@
 
 mod config;
 mod data_url;
+pub mod folder;
 mod frame;
 mod sensor;
 mod snapshot;
@@ -21,6 +22,7 @@ use crate::image_codec::{self, EncodeOptions, ImageError};
 use bytes::Bytes;
 use sensor::Sensor;
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tether_protocol::context::ViewContext;
@@ -49,25 +51,28 @@ pub enum PushError {
 pub struct Views {
     config: ViewsConfig,
     space: ActionSpace,
-    encode: EncodeOptions,
+    /// The forms in which frames may travel, the configured one first.
+    ladder: Vec<EncodeOptions>,
     /// One for each configured view; stays empty for the sensor bundle.
     cameras: Vec<Camera>,
     sensors: BTreeMap<ViewName, Sensor>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Camera {
     newest: Option<(Arc<Frame>, Instant)>,
-    /// Encoded bytes for each sent pixel, as an earlier frame of this camera had them.
-    bytes_per_pixel: Option<f64>,
+    /// For each form that an earlier frame was encoded in: its bytes over those that [`image_codec::predict_bytes`] says.
+    ratios: Vec<Option<f64>>,
 }
 
 impl Views {
     /// `encode` is how frames will be encoded; it only shapes the predicted sizes here.
     pub fn new(config: ViewsConfig, encode: EncodeOptions) -> Result<Self, ViewsConfigError> {
         let space = config.check()?;
-        let cameras = config.0.iter().map(|_| Camera::default()).collect();
-        Ok(Self { config, space, encode, cameras, sensors: BTreeMap::new() })
+        let ladder = encode.ladder();
+        let camera = || Camera { newest: None, ratios: vec![None; ladder.len()] };
+        let cameras = config.0.iter().map(|_| camera()).collect();
+        Ok(Self { config, space, ladder, cameras, sensors: BTreeMap::new() })
     }
 
     /// The actions that these views give.
@@ -77,6 +82,12 @@ impl Views {
 
     pub fn config(&self) -> &ViewsConfig {
         &self.config
+    }
+
+    /// The cameras whose pictures lie in folders: name, folder, and how old a picture may be.
+    pub fn folders(&self) -> Vec<(ViewName, PathBuf, Duration)> {
+        let of = |view: &ViewConfig| Some((view.name.clone(), view.folder.clone()?, view.max_age()));
+        self.config.0.iter().filter_map(of).collect()
     }
 
     /// Holds `bytes` (JPEG or PNG, checked but not decoded) as the newest frame of the camera `name`.
@@ -89,7 +100,7 @@ impl Views {
         let frame =
             Frame::new(name, bytes, 0).map_err(|problem| PushError::Image { view: view.name.clone(), problem })?;
         let info = FrameInfo::of(&frame);
-        self.cameras[index].replace(frame, now, &self.encode);
+        self.cameras[index].replace(frame, now, &self.ladder);
         Ok(info)
     }
 
@@ -97,6 +108,16 @@ impl Views {
     pub fn newest_frame(&self, name: &str) -> Option<Arc<Frame>> {
         let index = self.space.view_index(name)?;
         self.cameras[index].newest.as_ref().map(|(frame, _)| frame.clone())
+    }
+
+    /// The newest frame of a camera of which no size is known yet, so that somebody may encode it: what its later frames have
+    /// is predicted from that.
+    pub fn unmeasured(&self, name: &str) -> Option<Arc<Frame>> {
+        let index = self.space.view_index(name)?;
+        let (view, camera) = (&self.config.0[index], &self.cameras[index]);
+        let (frame, _) = camera.newest.as_ref()?;
+        let wanted = !view.local_only && camera.ratios.iter().all(Option::is_none);
+        (wanted && frame.encoded(&self.ladder[0]).is_none()).then(|| frame.clone())
     }
 
     /// Holds a reading (any JSON value) as the newest of the sensor `name`.
@@ -129,7 +150,7 @@ impl Views {
     /// request knows what came with it.
     pub fn view_context(&self, now: Instant) -> Vec<ViewContext> {
         let size = |(view, camera): (&ViewConfig, &Camera)| match view.kind {
-            ViewKind::Camera => camera.encoded_bytes(view, &self.encode, now),
+            ViewKind::Camera => camera.encoded_bytes(view, &self.ladder, now),
             ViewKind::Sensors => self.sensor_bytes(view, now),
         };
         let views = self.config.0.iter().zip(&self.cameras);
@@ -143,6 +164,17 @@ impl Views {
                 association: None,
             })
             .collect()
+    }
+
+    /// For each configured view, what its fresh frame has or will have in each form, the configured one first; empty where
+    /// there is no picture.
+    pub fn picture_bytes(&self, now: Instant) -> Vec<Vec<u64>> {
+        let views = self.config.0.iter().zip(&self.cameras);
+        let sizes = |(view, camera): (&ViewConfig, &Camera)| match camera.fresh(view, now) {
+            Ok((frame, _)) => (0..self.ladder.len()).map(|rung| camera.size(frame, &self.ladder, rung).0).collect(),
+            Err(_) => Vec::new(),
+        };
+        views.map(sizes).collect()
     }
 
     fn sensor_bytes(&self, view: &ViewConfig, now: Instant) -> Reading<u64> {
@@ -175,31 +207,50 @@ impl Views {
 }
 
 impl Camera {
-    fn replace(&mut self, frame: Frame, now: Instant, encode: &EncodeOptions) {
-        let sent = self.newest.as_ref().and_then(|(old, _)| old.encoded(encode));
-        if let Some(sent) = sent {
-            let pixels = f64::from(sent.width) * f64::from(sent.height);
-            self.bytes_per_pixel = Some(sent.bytes.len() as f64 / pixels);
+    fn replace(&mut self, frame: Frame, now: Instant, ladder: &[EncodeOptions]) {
+        if let Some((old, _)) = &self.newest {
+            for (options, ratio) in ladder.iter().zip(&mut self.ratios) {
+                if let Some(sent) = old.encoded(options) {
+                    let predicted = image_codec::predict_bytes(old.width, old.height, options);
+                    *ratio = Some(sent.bytes.len() as f64 / predicted as f64);
+                }
+            }
         }
         self.newest = Some((Arc::new(frame), now));
     }
 
-    /// Measured if this frame has been encoded already, else predicted.
-    fn encoded_bytes(&self, view: &ViewConfig, encode: &EncodeOptions, now: Instant) -> Reading<u64> {
-        let Some((frame, at)) = &self.newest else { return Reading::unknown("no frame was pushed") };
+    /// The newest frame and its age, or why there is none to send.
+    fn fresh(&self, view: &ViewConfig, now: Instant) -> Result<(&Frame, Duration), String> {
+        let Some((frame, at)) = &self.newest else { return Err("no frame was pushed".into()) };
         let age = age(*at, now);
         if age > view.max_age() {
-            return Reading::unknown(format!("the newest frame is {} old", shown(age)));
+            return Err(format!("the newest frame is {} old", shown(age)));
         }
-        let (bytes, source) = match (frame.encoded(encode), self.bytes_per_pixel) {
-            (Some(encoded), _) => (encoded.bytes.len() as u64, "encoded"),
-            (None, Some(rate)) => {
-                let (width, height) = image_codec::scaled(frame.width, frame.height, encode.max_side_px);
-                ((f64::from(width) * f64::from(height) * rate) as u64, "predicted from an earlier frame")
+        Ok((frame, age))
+    }
+
+    /// Measured if this frame has been encoded already, else predicted.
+    fn encoded_bytes(&self, view: &ViewConfig, ladder: &[EncodeOptions], now: Instant) -> Reading<u64> {
+        match self.fresh(view, now) {
+            Ok((frame, age)) => {
+                let (bytes, source) = self.size(frame, ladder, 0);
+                Reading::known(bytes, millis(age), source)
             }
-            (None, None) => (image_codec::predict_bytes(frame.width, frame.height, encode), "predicted from its size"),
-        };
-        Reading::known(bytes, millis(age), source)
+            Err(why) => Reading::unknown(why),
+        }
+    }
+
+    /// Bytes of a frame in the form `rung` of the ladder. What an earlier frame had in the nearest form is the best guess.
+    fn size(&self, frame: &Frame, ladder: &[EncodeOptions], rung: usize) -> (u64, &'static str) {
+        if let Some(encoded) = frame.encoded(&ladder[rung]) {
+            return (encoded.bytes.len() as u64, "encoded");
+        }
+        let predicted = image_codec::predict_bytes(frame.width, frame.height, &ladder[rung]);
+        let known = self.ratios.iter().enumerate().filter_map(|(at, ratio)| Some((at.abs_diff(rung), (*ratio)?)));
+        match known.min_by_key(|(distance, _)| *distance) {
+            Some((_, ratio)) => ((predicted as f64 * ratio).round() as u64, "predicted from an earlier frame"),
+            None => (predicted, "predicted from its size"),
+        }
     }
 }
 

@@ -83,6 +83,31 @@ pub struct Timings {
     pub total_ms: Option<f64>,
 }
 
+/// What went up with a cloud turn, as it was predicted and as it was.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Upload {
+    /// How long it was predicted to take until all of it was acknowledged: as likely longer as shorter, and nine times in ten
+    /// between the other two. Unknown before the link's rate is.
+    pub predicted_ms: Option<f64>,
+    pub predicted_low_ms: Option<f64>,
+    pub predicted_high_ms: Option<f64>,
+    /// `None`: nobody saw its end.
+    pub measured_ms: Option<f64>,
+    pub pictures: Vec<SentPicture>,
+}
+
+/// The form in which a picture travelled.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SentPicture {
+    pub view: ViewName,
+    /// The longer side was scaled down to this.
+    pub max_side_px: u32,
+    pub jpeg_quality: u8,
+    /// Before it was encoded.
+    pub estimated_bytes: u64,
+    pub bytes: u64,
+}
+
 /// One turn. Text and images are not in it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TurnRecord {
@@ -135,6 +160,9 @@ pub struct TurnRecord {
     /// Set when the chosen route failed before the first token and another answered.
     pub fallback: Option<String>,
     pub measured: Cost,
+    /// Of the last attempt at the cloud, if there was one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upload: Option<Upload>,
     /// Where `energy_j` comes from: `measured`, `modelled` or `unknown`.
     pub energy_source: String,
     pub usage: Usage,

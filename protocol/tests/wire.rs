@@ -143,6 +143,9 @@ proptest! {
     #[test]
     fn every_frame_round_trips((kind, frame) in any_frame()) {
         let encoded = frame.encode().unwrap();
+        if let Frame::Turn(request) = &frame {
+            prop_assert_eq!(request.frame_bytes(), encoded.len());
+        }
         prop_assert_eq!(decode(kind, &encoded), Ok(Some(frame)));
     }
 

@@ -2,6 +2,7 @@
 //! this crate.
 
 pub mod bench;
+pub mod bytes_bench;
 pub mod kill;
 pub mod kitchen;
 pub mod ledger_bench;
@@ -10,5 +11,6 @@ pub mod quic;
 pub mod relay;
 pub mod replay_bench;
 pub mod routed;
+pub mod scene;
 pub mod system;
 pub mod traces;

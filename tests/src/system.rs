@@ -131,6 +131,11 @@ pub struct Daemon {
 impl Daemon {
     /// Starts one; `settings` is TOML, and its top-level keys come first.
     pub async fn start(folder: &Path, settings: &str) -> Result<Daemon> {
+        Self::start_with(folder, settings, &[]).await
+    }
+
+    /// As [`start`](Self::start), with more in its environment.
+    pub async fn start_with(folder: &Path, settings: &str, environment: &[(&str, &str)]) -> Result<Daemon> {
         let config = folder.join("tether.toml");
         // What was learned may be learned anew; a test says where it wants that.
         let policy = if settings.contains("[policy]") { "" } else { "\n[policy]\nname = \"rule\"\n" };
@@ -138,6 +143,7 @@ impl Daemon {
         let socket = folder.join("run/tether.sock");
         let mut command = Command::new(binary("tether")?);
         command.args(["serve", "--config"]).arg(&config);
+        command.envs(environment.iter().copied());
         command.env("TETHER_SOCKET_PATH", &socket).env("TETHER_LEDGER_PATH", folder.join("tether.db"));
         let begun = std::time::Instant::now();
         let mut process = Process::start_with("daemon", &mut command, folder)?;

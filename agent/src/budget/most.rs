@@ -40,6 +40,11 @@ pub struct Asked<'a> {
     pub messages: u64,
 }
 
+/// The predicted uplink whose most is within `left`.
+pub fn uplink_within(left: u64) -> u64 {
+    (left.saturating_sub(UPLINK_EXTRA_BYTES) as f64 / UPLINK_HEADROOM) as u64
+}
+
 /// The most that this action may cost. `images` and `sensor_bytes` are those that it sends.
 ///
 /// # Errors

@@ -5,7 +5,7 @@ use super::{Global, status, units};
 use clap::Args;
 use std::io::Write;
 use std::process::ExitCode;
-use tether_protocol::record::{FinishReason, Outcome, TaskSource};
+use tether_protocol::record::{FinishReason, Outcome, SentPicture, TaskSource};
 use tether_protocol::{Action, ActionSpace, Cost, Reading, Route, TurnId, TurnRecord};
 
 /// Actions that are written out; of more, the rest is counted.
@@ -38,12 +38,35 @@ fn explain(record: &TurnRecord) -> Vec<String> {
     let mut words = vec![asked(record), known(record), permitted(record)];
     words.extend(budgets(record));
     words.extend([chosen(record), happened(record)]);
+    words.extend(uploaded(record));
     words.extend(spent(record));
     words.push(match record.rating {
         Some(rating) => format!("It was rated {rating} (0 is useless, 1 is right)."),
         None => "Nobody has rated it.".into(),
     });
     words
+}
+
+/// How its pictures travelled, and how long that took.
+fn uploaded(record: &TurnRecord) -> Option<String> {
+    let upload = record.upload.as_ref()?;
+    let picture = |sent: &SentPicture| {
+        let (bytes, estimated) = (units::bytes(sent.bytes), units::bytes(sent.estimated_bytes));
+        let SentPicture { view, max_side_px, jpeg_quality, .. } = sent;
+        format!("{view} at up to {max_side_px} px and quality {jpeg_quality}, {bytes} ({estimated} expected)")
+    };
+    let pictures: Vec<String> = upload.pictures.iter().map(picture).collect();
+    let pictures = if pictures.is_empty() { String::new() } else { format!(" with {}", pictures.join("; ")) };
+    let took =
+        upload.measured_ms.map_or("was not seen to its end".into(), |ms| format!("took {}", units::duration_ms(ms)));
+    let expected = match (upload.predicted_ms, upload.predicted_low_ms, upload.predicted_high_ms) {
+        (Some(ms), Some(low_ms), Some(high_ms)) => {
+            let [ms, low, high] = [ms, low_ms, high_ms].map(units::duration_ms);
+            format!(", predicted {ms} ({low} to {high})")
+        }
+        _ => ", which nobody could predict: the link's rate was not known".into(),
+    };
+    Some(format!("The upload{pictures} {took}{expected}."))
 }
 
 fn asked(record: &TurnRecord) -> String {

@@ -6,11 +6,15 @@ use crate::client::ClientError;
 use serde_json::json;
 use std::io::Write;
 use std::process::ExitCode;
+use tether_policies::link::send_time;
 use tether_protocol::Reading;
 use tether_protocol::api::{
     CloudStatus, LocalModelStatus, MemoryStatus, ModelCacheStatus, ModelState, Status, Version, ViewStatus, ZooStatus,
 };
-use tether_protocol::context::Link;
+use tether_protocol::context::{Battery, Link, Machine};
+
+/// About a camera's picture at the default size.
+const SHOWN_BYTES: u64 = 50_000;
 
 pub(crate) async fn run(global: &Global) -> anyhow::Result<ExitCode> {
     let status: Status = global.client()?.get("/v1/status").await?;
@@ -39,6 +43,9 @@ fn lines(status: &Status) -> Vec<(&'static str, String)> {
     }
     lines.extend(status.zoo.as_ref().map(zoo_lines).unwrap_or_default());
     lines.extend(status.memory.map(|memory| ("memory", memory_line(&memory))));
+    lines.push(("battery", reading(&status.battery, battery_line)));
+    lines.push(("power", reading(&status.power, |power| format!("{:.1} W ({})", power.watts, power.covers))));
+    lines.push(("load", reading(&status.machine, machine_line)));
     lines.extend(cloud_lines(&status.cloud));
     lines.push(("policy", format!("{} over {} actions{local_only}", status.policy, status.actions)));
     lines.extend(status.views.iter().map(|view| ("view", view_line(view))));
@@ -119,8 +126,50 @@ fn cloud_lines(cloud: &CloudStatus) -> Vec<(&'static str, String)> {
     }
     if cloud.address.is_some() {
         lines.push(("link", link_line(&cloud.link)));
+        lines.extend(cloud.link.value().and_then(upload_line).map(|line| ("", line)));
+        let words = |metered: &bool| if *metered { "yes" } else { "no" }.to_owned();
+        lines.push(("metered", reading(&cloud.metered, words)));
     }
     lines
+}
+
+/// A reading's value in words with its source, or why there is none.
+fn reading<T>(reading: &Reading<T>, words: impl FnOnce(&T) -> String) -> String {
+    match reading {
+        Reading::Known { value, source, .. } => format!("{} {DIM}({source}){DIM:#}", words(value)),
+        Reading::Unknown { unknown } => format!("unknown: {unknown}"),
+    }
+}
+
+fn battery_line(battery: &Battery) -> String {
+    let parts = [
+        Some(format!("{:.0} %", battery.percent)),
+        Some(if battery.on_ac { "on mains".to_owned() } else { "in use".to_owned() }),
+        battery.power_w.map(|power_w| match power_w < 0.0 {
+            true => format!("charged with {:.1} W", -power_w),
+            false => format!("{power_w:.1} W drawn"),
+        }),
+        battery.energy_j.map(|energy_j| format!("{:.1} Wh left", energy_j / 3_600.0)),
+    ];
+    parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
+}
+
+fn machine_line(machine: &Machine) -> String {
+    let percent = |name: &str, ratio: Option<f64>| match ratio {
+        Some(ratio) => format!("{name} {:.0} %", ratio * 100.0),
+        None => format!("{name} unknown"),
+    };
+    let temperature = machine.temperature_c.map_or("temperature unknown".into(), |celsius| format!("{celsius:.0} °C"));
+    let pressure = percent("waiting for memory", machine.memory_pressure_ratio);
+    format!("{}, {pressure}, {temperature}", percent("processors", machine.cpu_ratio))
+}
+
+/// What a picture of the usual size would take.
+fn upload_line(link: &Link) -> Option<String> {
+    let time = send_time(link, SHOWN_BYTES)?;
+    let shown = |seconds: f64| units::duration_ms(seconds * 1e3);
+    let (low, high) = (shown(time.low_s), shown(time.high_s));
+    Some(format!("{} up in {} ({low} to {high})", units::bytes(SHOWN_BYTES), shown(time.median_s)))
 }
 
 pub(crate) fn link_line(link: &Reading<Link>) -> String {

@@ -23,6 +23,7 @@ use serde::Deserialize;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tether_policies::wire::Wire;
 use tether_protocol::Reading;
 use tether_protocol::context::Link;
 use tether_protocol::wire::{ErrorCode, Feedback, FeedbackReply, WireError};
@@ -176,6 +177,11 @@ impl QuicCloud {
     /// What is known of the link, from the connection's own traffic.
     pub fn link(&self) -> Reading<Link> {
         self.keeper.link()
+    }
+
+    /// How many bytes a turn will be on the network, as far as earlier ones tell.
+    pub fn wire(&self) -> Wire {
+        self.keeper.wire()
     }
 
     /// Whether a few kilobytes may be sent after a silence, only to know the link's rate. Not before this allows it.

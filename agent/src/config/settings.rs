@@ -153,6 +153,10 @@ impl Settings {
             log,
             metrics,
         } = written;
+        let mut views = views;
+        for folder in views.0.iter_mut().filter_map(|view| view.folder.as_mut()) {
+            *folder = base.join(&*folder);
+        }
         let space = views.check().map_err(|error| invalid("views", error.to_string()))?;
         in_range("model.max_tokens", u64::from(model.max_tokens), 1, u64::from(MAX_ANSWER_TOKENS))?;
         if let Some(deadline_ms) = policy.deadline_ms {

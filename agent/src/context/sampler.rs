@@ -165,7 +165,7 @@ impl State {
     }
 }
 
-fn aged<T>(reading: Reading<T>, at: Instant) -> Reading<T> {
+pub(super) fn aged<T>(reading: Reading<T>, at: Instant) -> Reading<T> {
     let age = at.elapsed();
     match reading {
         Reading::Known { .. } if age > MAX_AGE => {

@@ -150,6 +150,40 @@ fn a_file_that_blocks_delays_nobody() {
     assert!(slowest < Duration::from_millis(100), "{slowest:?}");
 }
 
+/// A driver that hangs for good hangs the sampler's thread: what it read last grows old, and then is unknown.
+#[test]
+fn what_a_hanging_thread_read_last_grows_old() {
+    let read =
+        |ago_s| super::sampler::aged(Reading::known(81.0, 0, "sysfs"), Instant::now() - Duration::from_secs(ago_s));
+    assert!(matches!(read(14), Reading::Known { value: 81.0, age_ms: 14_000.., .. }));
+    assert!(matches!(read(16), Reading::Unknown { unknown } if unknown.contains("blocks or is gone")));
+}
+
+/// Files that vanish, come back, and say impossible things while the sampler runs: it says so each time, and goes on.
+#[test]
+fn files_that_come_and_go_are_told_as_they_are() {
+    let root = laptop();
+    let source = PowerSource::Tree(root.path().to_owned());
+    let sampler = Sampler::start_with(source, root.path().to_owned(), Duration::from_millis(5));
+    let until = |expected: &dyn Fn(&Reading<tether_protocol::context::Battery>) -> bool, what: &str| {
+        let begun = Instant::now();
+        while !expected(&sampler.battery()) {
+            assert!(begun.elapsed() < Duration::from_secs(30), "{what}: {:?}", sampler.battery());
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    };
+    until(&|battery| battery.value().is_some_and(|battery| battery.percent == 81.0), "at first");
+    let (folder, away) = (root.path().join(BATTERY), root.path().join("away"));
+    fs::rename(&folder, &away).unwrap();
+    until(&|battery| matches!(battery, Reading::Unknown { unknown } if unknown == "no battery found"), "gone");
+    fs::rename(&away, &folder).unwrap();
+    until(&|battery| battery.value().is_some(), "back");
+    put(root.path(), &format!("{BATTERY}/capacity"), "250");
+    until(&|battery| matches!(battery, Reading::Unknown { unknown } if unknown.contains("250 %")), "250 %");
+    put(root.path(), &format!("{BATTERY}/capacity"), "80");
+    until(&|battery| battery.value().is_some_and(|battery| battery.percent == 80.0), "sane again");
+}
+
 #[test]
 fn the_meter_adds_up_and_never_runs_back() {
     let source = PowerSource::Simulated { capacity_j: 1_000.0, start_percent: 50.0, power_w: 100.0 };

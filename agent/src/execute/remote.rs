@@ -9,7 +9,7 @@ use bytes::Bytes;
 use std::sync::Arc;
 use std::time::Instant;
 use tether_protocol::api::ApiError;
-use tether_protocol::record::Usage;
+use tether_protocol::record::{SentPicture, Upload, Usage};
 use tether_protocol::wire::{ErrorCode, ImageHeader, Sampling, TurnEvent, TurnRequest, Vision, WireError};
 use tether_protocol::{TurnId, ViewName};
 
@@ -21,6 +21,10 @@ pub(crate) struct CloudInputs {
     pub dialogue: Vec<DialogueMessage>,
     pub inputs: TurnInputs,
     pub encode: EncodeOptions,
+    /// Of each of the inputs' frames in that form, before it is encoded.
+    pub estimated_bytes: Vec<u64>,
+    /// As predicted.
+    pub upload: Upload,
     pub deadline: Instant,
 }
 
@@ -34,6 +38,7 @@ pub struct CloudRun {
     /// As far as it can be told from here: a token for four bytes of text up, and one for each piece that came.
     usage: Usage,
     address: String,
+    upload: Upload,
 }
 
 impl CloudRun {
@@ -43,7 +48,8 @@ impl CloudRun {
     /// An image is damaged, or the cloud refuses or cannot be reached.
     pub(crate) async fn begin(cloud: &Arc<Cloud>, inputs: CloudInputs) -> Result<Self, ApiError> {
         let deadline = inputs.deadline;
-        let (request, images) = tokio::task::spawn_blocking(move || write(inputs))
+        let mut upload = inputs.upload.clone();
+        let (request, images, pictures) = tokio::task::spawn_blocking(move || write(inputs))
             .await
             .map_err(|error| ApiError::server(500, "internal", error.to_string()))??;
         let model = request.model.clone().unwrap_or_else(|| "cloud".into());
@@ -51,7 +57,8 @@ impl CloudRun {
         let prompt_tokens = u32::try_from(request.text_bytes().div_ceil(4)).unwrap_or(u32::MAX);
         let usage = Usage { prompt_tokens, completion_tokens: 0 };
         let stream = cloud.turn(CloudTurn { request, images, deadline }).await.map_err(|error| cloud_error(&error))?;
-        Ok(Self { stream, model, any_images, vision: None, usage, address: cloud.address() })
+        upload.pictures = pictures;
+        Ok(Self { stream, model, any_images, vision: None, usage, address: cloud.address(), upload })
     }
 
     pub(super) fn model(&self) -> &str {
@@ -68,6 +75,11 @@ impl CloudRun {
 
     pub(super) fn bytes(&self) -> (u64, u64) {
         self.stream.bytes.travelled()
+    }
+
+    /// What went up, as far as it is known by now.
+    pub(super) fn upload(&self) -> Upload {
+        Upload { measured_ms: self.stream.bytes.upload_ms(), ..self.upload.clone() }
     }
 
     pub(super) async fn next(&mut self) -> Step {
@@ -103,15 +115,25 @@ impl CloudRun {
     }
 }
 
-fn write(inputs: CloudInputs) -> Result<(TurnRequest, Vec<Bytes>), ApiError> {
+type Written = (TurnRequest, Vec<Bytes>, Vec<SentPicture>);
+
+fn write(inputs: CloudInputs) -> Result<Written, ApiError> {
     // The caller has left them out already; nothing private passes here even if it had not.
     let dialogue: Vec<DialogueMessage> = inputs.dialogue.into_iter().filter(|message| !message.local_only).collect();
     let (mut headers, mut images): (Vec<ImageHeader>, Vec<Bytes>) = (Vec::new(), Vec::new());
-    for frame in &inputs.inputs.frames {
+    let mut pictures = Vec::new();
+    for (at, frame) in inputs.inputs.frames.iter().enumerate() {
         let view = ViewName::new(frame.view.clone());
         let view = view.map_err(|error| ApiError::server(500, "internal", error.to_string()))?;
         let encoded = image_codec::prepare(frame, &inputs.encode)
             .map_err(|error| ApiError::refused(400, "invalid_image", format!("view {view}: {error}")))?;
+        pictures.push(SentPicture {
+            view: view.clone(),
+            max_side_px: inputs.encode.max_side_px,
+            jpeg_quality: inputs.encode.jpeg_quality,
+            estimated_bytes: inputs.estimated_bytes.get(at).copied().unwrap_or(0),
+            bytes: encoded.bytes.len() as u64,
+        });
         headers.push(encoded.header(view));
         images.push(encoded.bytes);
     }
@@ -124,7 +146,7 @@ fn write(inputs: CloudInputs) -> Result<(TurnRequest, Vec<Bytes>), ApiError> {
         messages: prompt::cloud_messages(&dialogue, &inputs.inputs),
         images: headers,
     };
-    Ok((request, images))
+    Ok((request, images, pictures))
 }
 
 pub(crate) fn cloud_error(error: &CloudError) -> ApiError {

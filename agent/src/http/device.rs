@@ -5,6 +5,7 @@ use super::reply::Refusal;
 use crate::config::Settings;
 use crate::daemon::{Daemon, Live, unix_ms};
 use crate::execute::LocalZoo;
+use crate::metrics::Readings;
 use crate::views::{PushError, ViewKind};
 use axum::Json;
 use axum::body::Body;
@@ -42,6 +43,7 @@ pub(super) async fn push_camera(
     if let (Some(sight), Some(frame)) = (daemon.sight(), frame) {
         sight.pushed(frame, now);
     }
+    daemon.measure_camera(&name);
     let view = daemon.live().settings.space.views().iter().find(|view| view.as_str() == name).cloned();
     let view = view.ok_or_else(|| ApiError::server(500, "internal", format!("view {name} vanished")))?;
     Ok(Json(CameraPushed { view, width: info.width, height: info.height, bytes: info.bytes as u64 }))
@@ -114,7 +116,10 @@ pub(super) async fn status(State(daemon): State<Arc<Daemon>>) -> Json<Status> {
         }),
         model_problem: daemon.local().err().cloned(),
         zoo: daemon.zoo().map(LocalZoo::status),
-        cloud: cloud_status(&live),
+        cloud: cloud_status(&daemon, &live),
+        battery: daemon.sampler().battery(),
+        power: daemon.sampler().power(),
+        machine: daemon.sampler().machine(),
         policy: live.policy.name().into(),
         local_only: settings.local_only,
         actions: settings.space.action_count() as u32,
@@ -129,14 +134,16 @@ pub(super) async fn status(State(daemon): State<Arc<Daemon>>) -> Json<Status> {
     })
 }
 
-fn cloud_status(live: &Live) -> CloudStatus {
+fn cloud_status(daemon: &Daemon, live: &Live) -> CloudStatus {
     let kind = live.settings.cloud.kind();
     let trouble = live.cloud().ok().and_then(|cloud| cloud.problem());
     let unused = live.cloud().err().filter(|_| kind != "none").map(str::to_owned);
     CloudStatus {
         kind: kind.into(),
         address: live.cloud().ok().map(|cloud| cloud.address()),
-        link: live.cloud().map_or_else(Reading::unknown, |cloud| cloud.link()),
+        link: daemon.link(live),
+        metered: daemon.metered(live),
+        probe_bytes: live.cloud().map_or(0, |cloud| cloud.probe_bytes()),
         fix: trouble.as_ref().map(|trouble| trouble.fix().to_owned()),
         problem: unused.or_else(|| trouble.map(|trouble| trouble.to_string())),
     }
@@ -222,6 +229,13 @@ pub(super) async fn metrics(State(daemon): State<Arc<Daemon>>) -> Result<Respons
     }
     let sessions = daemon.store().session_count(live.settings.sessions, unix_ms()).await.unwrap_or(0);
     let queue = daemon.local().map_or(0, |model| model.load_now().queue);
+    daemon.metrics().surroundings(&Readings {
+        link: daemon.link(&live),
+        probe_bytes: live.cloud().map_or(0, |cloud| cloud.probe_bytes()),
+        battery: daemon.sampler().battery(),
+        power: daemon.sampler().power(),
+        machine: daemon.sampler().machine(),
+    });
     daemon.metrics().budgets(&daemon.budgets().status().budgets);
     let stats = daemon.local().map_or_else(|_| WorkerStats::default(), |model| model.stats());
     daemon.metrics().cache(&stats, process_memory());

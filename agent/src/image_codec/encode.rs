@@ -9,7 +9,8 @@ use image::codecs::jpeg::JpegEncoder;
 use image::{DynamicImage, ImageDecoder, ImageReader, Limits, RgbImage};
 use serde::{Deserialize, Serialize};
 use std::io::Cursor;
-use std::sync::OnceLock;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use tether_policies::encoding::{Rung, ladder};
 use tether_protocol::ViewName;
 use tether_protocol::limits::MAX_IMAGE_PIXELS;
 use tether_protocol::wire::{ImageFormat, ImageHeader};
@@ -43,6 +44,13 @@ pub enum EncodeOptionsError {
 }
 
 impl EncodeOptions {
+    /// These, and smaller ones for a slow link or few bytes; the largest first.
+    pub fn ladder(&self) -> Vec<EncodeOptions> {
+        let configured = Rung { max_side_px: self.max_side_px, jpeg_quality: self.jpeg_quality };
+        let options = |Rung { max_side_px, jpeg_quality }| EncodeOptions { max_side_px, jpeg_quality };
+        ladder(configured).into_iter().map(options).collect()
+    }
+
     pub fn check(&self) -> Result<(), EncodeOptionsError> {
         if !(32..=4096).contains(&self.max_side_px) {
             return Err(EncodeOptionsError::Side(self.max_side_px));
@@ -70,22 +78,42 @@ impl Encoded {
     }
 }
 
-/// Holds a frame's encoded form, so that a frame which several turns send is encoded once.
+/// Holds a frame's encoded forms, so that a frame which several turns send is encoded once in each.
 #[derive(Debug, Default)]
-pub struct EncodeSlot(OnceLock<(EncodeOptions, Result<Encoded, ImageError>)>);
+pub struct EncodeSlot(Mutex<Vec<(EncodeOptions, Form)>>);
+
+/// Whoever is first makes it, the others wait for it.
+type Form = Arc<OnceLock<Result<Encoded, ImageError>>>;
+
+/// Forms that are kept of one frame: a ladder's, and those of one before a reload.
+const MAX_FORMS: usize = 8;
 
 impl EncodeSlot {
     pub(crate) fn get(&self, options: &EncodeOptions) -> Option<Encoded> {
-        let (made_with, result) = self.0.get()?;
-        if made_with == options { result.clone().ok() } else { None }
+        self.form(options, false)?.get()?.clone().ok()
+    }
+
+    /// The place of this form; `None`: there is none, and none is to be made, or too many are.
+    fn form(&self, options: &EncodeOptions, make: bool) -> Option<Form> {
+        let mut forms = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = forms.iter().find(|(made_with, _)| made_with == options).map(|(_, form)| form.clone());
+        found.or_else(|| {
+            (make && forms.len() < MAX_FORMS).then(|| {
+                let form = Form::default();
+                forms.push((*options, form.clone()));
+                form
+            })
+        })
     }
 }
 
 /// The form of a frame that travels. Heavy: run it where blocking is allowed. Callers of the same frame wait for one
-/// encoding; options that differ from the first ones (after a reload) encode anew each time.
+/// encoding.
 pub fn prepare(frame: &Frame, options: &EncodeOptions) -> Result<Encoded, ImageError> {
-    let (made_with, result) = frame.slot.0.get_or_init(|| (*options, encode(frame, options)));
-    if made_with == options { result.clone() } else { encode(frame, options) }
+    match frame.slot.form(options, true) {
+        Some(form) => form.get_or_init(|| encode(frame, options)).clone(),
+        None => encode(frame, options),
+    }
 }
 
 /// Width and height after the longer side has been scaled down to `max_side_px`; never zero, never larger.

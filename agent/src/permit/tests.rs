@@ -2,7 +2,7 @@ use super::*;
 use proptest::prelude::*;
 use tether_protocol::Reading;
 
-const OK: Means<'static> = Means { local: Ok(()), cloud: Ok(()), link_down: false };
+const OK: Means<'static> = Means { local: Ok(()), cloud: Ok(()), link_down: false, pictures: Ok(()) };
 const AUTO: Asked<'static> = Asked { route: RouteChoice::Auto, views: None, local_only: None };
 
 fn name(text: &str) -> ViewName {
@@ -66,7 +66,7 @@ fn a_dead_link_is_tried_only_if_nothing_else_can_answer() {
 fn nobody_says_why() {
     let (space, views) = world(&[]);
     let ask = |asked, means| permitted(&space, &views, asked, means).unwrap_err();
-    let none = Means { local: Err("no model"), cloud: Err("no cloud"), link_down: false };
+    let none = Means { local: Err("no model"), cloud: Err("no cloud"), link_down: false, pictures: Ok(()) };
     let error = ask(AUTO, none);
     assert_eq!(error.status, 503);
     assert!(error.object.message.contains("no model") && error.object.message.contains("no cloud"), "{error}");
@@ -93,7 +93,7 @@ proptest! {
         let wanted: Option<Vec<ViewName>> =
             wanted.map(|views| views.into_iter().map(|i| name(&format!("v{i}"))).collect());
         let asked = Asked { route, views: wanted.as_deref(), local_only: local_only.then_some("why") };
-        let means = Means { local: if local { Ok(()) } else { Err("none") }, cloud: Ok(()), link_down };
+        let means = Means { local: if local { Ok(()) } else { Err("none") }, cloud: Ok(()), link_down, pictures: Ok(()) };
         let Ok(actions) = permitted(&space, &views, asked, means) else { return Ok(()) };
         prop_assert!(!actions.is_empty());
         for action in actions {

@@ -99,7 +99,7 @@ mod tests {
             let space = ActionSpace::new(views.iter().map(|view| view.name.clone()).collect()).unwrap();
             let route = [RouteChoice::Auto, RouteChoice::Local, RouteChoice::Cloud][route];
             let side = |there: bool| if there { Ok(()) } else { Err("not there") };
-            let means = Means { local: side(local), cloud: side(cloud), link_down };
+            let means = Means { local: side(local), cloud: side(cloud), link_down, pictures: Ok(()) };
             let Ok(actions) = permitted(&space, &views, Asked { route, views: None, local_only: local_only.then_some("why") }, means) else {
                 return Ok(());
             };
@@ -117,6 +117,7 @@ mod tests {
                 prices: None,
                 image_tokens: 1_000,
                 pace: Pace::default(),
+                sizes: None,
                 power_w: (None, None),
             };
             let mut observation = observe(&known);

@@ -66,6 +66,7 @@ pub(super) fn record(
         model: None,
         fallback: fell_back.then(|| "the cloud was not reached in time".to_owned()),
         measured: done.map_or(Cost::ZERO, |done| done.cost),
+        upload: None,
         energy_source: "modelled".into(),
         usage: Usage {
             prompt_tokens: tokens(done.is_some(), PROMPT_TOKENS),

@@ -168,8 +168,10 @@ impl Answer {
         }
         let Some(asked) = self.turn.cloud_asked else { return };
         let counted = Counted { prompt_tokens, answer_tokens, cost_usd };
+        let measured_ms = record.upload.as_ref().and_then(|upload| upload.measured_ms);
+        let predicted_ms = || upload_ms(record.context.link.value(), record.measured.uplink_bytes.unwrap_or(0));
         let answered = Answered {
-            upload_ms: upload_ms(record.context.link.value(), record.measured.uplink_bytes.unwrap_or(0)),
+            upload_ms: measured_ms.unwrap_or_else(predicted_ms),
             first_token_ms: self.begun.duration_since(asked.at).as_secs_f64() * 1e3,
             total_ms: asked.at.elapsed().as_secs_f64() * 1e3,
             estimated_tokens: asked.estimated_tokens,
@@ -183,6 +185,9 @@ impl Answer {
         self.turn.note_usage(&self.running);
         // A local answer crossed nothing; an attempt at the cloud before it may have.
         let crossed = if self.turn.is_local() { self.turn.sent } else { Some(self.running.bytes()) };
+        if !self.turn.is_local() {
+            self.turn.record.upload = self.running.upload();
+        }
         self.turn.record.measured.uplink_bytes = crossed.map(|(up, _)| up);
         self.turn.record.measured.downlink_bytes = crossed.map(|(_, down)| down);
     }
@@ -196,6 +201,7 @@ impl Answer {
             joules_source: record.energy_source.clone(),
             uplink_bytes: record.measured.uplink_bytes,
             downlink_bytes: record.measured.downlink_bytes,
+            upload: record.upload.clone(),
             first_token_ms: record.timings.first_token_ms,
             usage_estimated: record.usage_estimated,
             dropped_messages: record.dropped_messages,

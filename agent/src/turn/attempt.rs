@@ -14,14 +14,16 @@ use crate::execute::{CloudInputs, CloudRun, LocalModel, LocalPrompt, Running, St
 use crate::prompt;
 use crate::question::Task;
 use crate::store::Content;
+use crate::upload::Sizes;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tether_models::{ModelError, OnContextFull, Prepared};
 use tether_policies::budget::Refused;
+use tether_policies::link::send_time;
 use tether_policies::{Decision, Observation, Permitted};
 use tether_protocol::api::{ApiError, ChatTurn, RouteChoice};
 use tether_protocol::context::Battery;
-use tether_protocol::record::Outcome;
+use tether_protocol::record::{Outcome, Upload};
 use tether_protocol::wire::Sampling;
 use tether_protocol::{Action, Route, TurnId, TurnRecord};
 
@@ -41,6 +43,8 @@ pub(super) struct Plan {
     pub session_limits: SessionSettings,
     /// Tokens of the whole prompt as the local model sees it, if there is one and it may be asked.
     pub prompt_tokens: Option<u32>,
+    /// What a cloud turn would put on the network; `None`: there is no cloud.
+    pub sizes: Option<Sizes>,
     prepared: Option<Result<Prepared, ModelError>>,
     /// The local model that would answer, and the zoo's choice if it chose.
     pub local_model: Option<Arc<LocalModel>>,
@@ -74,6 +78,7 @@ impl Plan {
             deadline,
             session_limits: live.settings.sessions,
             prompt_tokens: None,
+            sizes: None,
             prepared: None,
             local_model: None,
             choice: None,
@@ -165,13 +170,25 @@ impl Plan {
     async fn cloud(&self, live: &Live, observation: &Observation, action: Action) -> Result<Running, ApiError> {
         let cloud = live.cloud().map_err(|why| ApiError::server(503, "cloud_unavailable", why))?;
         let travelling = |message: &&DialogueMessage| !message.local_only;
+        let (sent, link) = (observation.space.sent(action), observation.context.link.value());
+        let form = self.sizes.as_ref().map(|sizes| (sizes, sizes.form(sent, link)));
+        let ladder = live.settings.images.ladder();
+        let time = form.and_then(|(_, form)| send_time(link?, form.uplink_bytes));
         let inputs = CloudInputs {
             turn_id: self.turn_id.clone(),
             model: self.cloud_model.clone(),
             sampling: self.sampling.clone(),
             dialogue: self.dialogue.messages.iter().filter(travelling).cloned().collect(),
-            inputs: self.views.chosen(observation.space.sent(action)),
-            encode: live.settings.images,
+            inputs: self.views.chosen(sent),
+            encode: form.and_then(|(_, form)| ladder.get(form.rung).copied()).unwrap_or(live.settings.images),
+            estimated_bytes: form
+                .map_or_else(Vec::new, |(sizes, form)| self.views.estimated_bytes(sent, sizes, form.rung)),
+            upload: Upload {
+                predicted_ms: time.map(|time| time.median_s * 1e3),
+                predicted_low_ms: time.map(|time| time.low_s * 1e3),
+                predicted_high_ms: time.map(|time| time.high_s * 1e3),
+                ..Upload::default()
+            },
             deadline: self.deadline,
         };
         CloudRun::begin(cloud, inputs).await.map(Running::Cloud)
@@ -267,6 +284,7 @@ async fn attempt(
         }
     };
     turn.note_usage(&running);
+    turn.record.upload = running.upload();
     let guard = turn.held.guard;
     let first = within(until, guarded(&mut running, &guard)).await.unwrap_or_else(|| Step::Failed(slow()));
     if route == Route::Cloud {

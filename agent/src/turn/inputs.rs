@@ -7,6 +7,7 @@ use super::dialogue::Dialogue;
 use crate::daemon::{Daemon, Live};
 use crate::dialogue::TurnInputs;
 use crate::image_codec::{self, EncodeOptions};
+use crate::upload::Sizes;
 use crate::views::{Frame, PushError, Snapshot, ViewConfig, ViewKind, parse_data_url};
 use std::sync::Arc;
 use std::time::Instant;
@@ -18,6 +19,8 @@ use tether_protocol::{Reading, ViewName, ViewSet};
 pub(super) struct TurnViews {
     /// One for each configured view, in the action space's order.
     pub context: Vec<ViewContext>,
+    /// What each view's picture has in each form in which it may travel; empty where there is none.
+    pub pictures: Vec<Vec<u64>>,
     frames: Vec<Option<Arc<Frame>>>,
     sensors: Vec<(String, String, u64)>,
     sensor_view: Option<usize>,
@@ -35,12 +38,12 @@ impl TurnViews {
         readings: &[(ViewName, String)],
     ) -> Result<Self, ApiError> {
         let now = Instant::now();
-        let (snapshot, context) = {
+        let (snapshot, context, pictures) = {
             let views = daemon.views();
-            (views.snapshot(now), views.view_context(now))
+            (views.snapshot(now), views.view_context(now), views.picture_bytes(now))
         };
         let config = &live.settings.views.0;
-        let mut views = Self::pushed(config, snapshot, context);
+        let mut views = Self::pushed(config, snapshot, context, pictures);
         views.attach_readings(readings)?;
         let attached = std::mem::take(&mut dialogue.attached);
         if !attached.is_empty() {
@@ -54,7 +57,7 @@ impl TurnViews {
         Ok(views)
     }
 
-    fn pushed(config: &[ViewConfig], snapshot: Snapshot, context: Vec<ViewContext>) -> Self {
+    fn pushed(config: &[ViewConfig], snapshot: Snapshot, context: Vec<ViewContext>, pictures: Vec<Vec<u64>>) -> Self {
         let mut frames = vec![None; config.len()];
         for frame in snapshot.frames {
             if let Some(place) = config.iter().position(|view| view.name.as_str() == frame.view) {
@@ -62,15 +65,16 @@ impl TurnViews {
             }
         }
         let sensor_view = config.iter().position(|view| view.kind == ViewKind::Sensors);
-        Self { context, frames, sensors: snapshot.sensors, sensor_view, attached_private: false }
+        Self { context, pictures, frames, sensors: snapshot.sensors, sensor_view, attached_private: false }
     }
 
     fn attach(&mut self, config: &[ViewConfig], image: Decoded) -> Result<(), ApiError> {
         let place = self.place(config, &image)?;
         let context = &mut self.context[place];
         context.attached = true;
-        context.encoded_bytes = Reading::known(image.encoded_bytes, 0, "encoded");
+        context.encoded_bytes = Reading::known(image.sizes[0], 0, "encoded");
         self.attached_private |= context.local_only;
+        self.pictures[place] = image.sizes;
         self.frames[place] = Some(Arc::new(image.frame));
         Ok(())
     }
@@ -139,6 +143,12 @@ impl TurnViews {
         }
     }
 
+    /// Of the pictures that [`chosen`](Self::chosen) returns, in their order: what each was taken to have.
+    pub(super) fn estimated_bytes(&self, views: ViewSet, sizes: &Sizes, rung: usize) -> Vec<u64> {
+        let frames = self.frames.iter().enumerate().filter(|(view, frame)| views.contains(*view) && frame.is_some());
+        frames.map(|(view, _)| sizes.picture_bytes(view, rung)).collect()
+    }
+
     /// What the local model is told about: everything.
     pub(super) fn all(&self) -> TurnInputs {
         TurnInputs { frames: self.frames.iter().flatten().cloned().collect(), sensors: self.sensors.clone() }
@@ -157,12 +167,14 @@ struct Decoded {
     frame: Frame,
     /// Whether the request said which camera it is from.
     named: bool,
-    encoded_bytes: u64,
+    /// In each form: measured in the first one, predicted from it in the others.
+    sizes: Vec<u64>,
     param: String,
 }
 
 /// Decodes and re-encodes at once: a damaged image is the client's error whoever answers.
 fn decode(attached: Vec<AttachedImage>, encode: EncodeOptions) -> Result<Vec<Decoded>, ApiError> {
+    let ladder = encode.ladder();
     let decode = |(i, image): (usize, AttachedImage)| {
         let AttachedImage { url, view, param } = image;
         let refused = |error: String| ApiError::bad_request(param.clone(), "invalid_image", error);
@@ -171,7 +183,12 @@ fn decode(attached: Vec<AttachedImage>, encode: EncodeOptions) -> Result<Vec<Dec
         let frame = frame.map_err(|error| refused(error.to_string()))?;
         let encoded = image_codec::prepare(&frame, &encode).map_err(|error| refused(error.to_string()))?;
         let named = frame.view != unnamed;
-        Ok(Decoded { frame, named, encoded_bytes: encoded.bytes.len() as u64, param })
+        let bytes = encoded.bytes.len() as u64;
+        let predicted = |options: &EncodeOptions| image_codec::predict_bytes(frame.width, frame.height, options);
+        let ratio = bytes as f64 / predicted(&encode) as f64;
+        let smaller = ladder.iter().skip(1).map(|options| (predicted(options) as f64 * ratio).round() as u64);
+        let sizes = std::iter::once(bytes).chain(smaller).collect();
+        Ok(Decoded { frame, named, sizes, param })
     };
     attached.into_iter().enumerate().map(decode).collect()
 }

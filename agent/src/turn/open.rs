@@ -101,6 +101,7 @@ impl OpenTurn {
             model: None,
             fallback: None,
             measured: Cost::default(),
+            upload: None,
             energy_source: "unknown".into(),
             usage: Usage::default(),
             usage_estimated: false,

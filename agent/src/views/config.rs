@@ -1,6 +1,7 @@
 //! `[[views]]`: which cameras there are, and whether sensors travel as a bundle.
 
 use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
 use std::time::Duration;
 use tether_protocol::{ActionSpace, ActionSpaceError, ViewName};
 
@@ -31,6 +32,9 @@ pub struct ViewConfig {
     /// Older frames or readings are left out; 10 s for cameras and 60 s for sensors if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_age_ms: Option<u64>,
+    /// Of a camera: the newest picture in this folder is its frame.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub folder: Option<PathBuf>,
 }
 
 impl ViewConfig {
@@ -54,6 +58,8 @@ pub enum ViewsConfigError {
     Space(#[from] ActionSpaceError),
     #[error("views {first} and {second} are both of kind \"sensors\": one bundle holds all sensors")]
     TwoSensorViews { first: ViewName, second: ViewName },
+    #[error("view {0} is of kind \"sensors\": only a camera has a folder of pictures")]
+    FolderOfSensors(ViewName),
 }
 
 impl ViewsConfig {
@@ -63,6 +69,9 @@ impl ViewsConfig {
         if let (Some(first), Some(second)) = (bundles.next(), bundles.next()) {
             let (first, second) = (first.name.clone(), second.name.clone());
             return Err(ViewsConfigError::TwoSensorViews { first, second });
+        }
+        if let Some(view) = self.0.iter().find(|view| view.kind == ViewKind::Sensors && view.folder.is_some()) {
+            return Err(ViewsConfigError::FolderOfSensors(view.name.clone()));
         }
         Ok(ActionSpace::new(self.0.iter().map(|view| view.name.clone()).collect())?)
     }
@@ -81,6 +90,7 @@ impl Default for ViewsConfig {
             kind,
             local_only: false,
             max_age_ms: None,
+            folder: None,
         };
         let cameras = ["front", "side", "overhead"].map(|name| view(name, ViewKind::Camera));
         Self(cameras.into_iter().chain([view("sensors", ViewKind::Sensors)]).collect())

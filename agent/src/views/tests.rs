@@ -80,12 +80,17 @@ fn sizes_are_predicted_then_measured_then_remembered() {
     assert_eq!(size(&views), Reading::unknown("no frame was pushed"));
     views.push_frame("front", jpeg(320, 240), start).unwrap();
     assert!(matches!(size(&views), Reading::Known { source, .. } if source == "predicted from its size"));
+    assert!(views.unmeasured("front").is_some() && views.unmeasured("side").is_none());
     let encoded = prepare(&views.snapshot(start).frames[0], &EncodeOptions::default()).unwrap();
     assert_eq!(size(&views), Reading::known(encoded.bytes.len() as u64, 0, "encoded"));
     views.push_frame("front", jpeg(320, 240), start).unwrap();
     let remembered = size(&views);
     assert!(matches!(&remembered, Reading::Known { source, .. } if source.contains("earlier")), "{remembered:?}");
     assert!(remembered.value().unwrap().abs_diff(encoded.bytes.len() as u64) <= 1);
+    assert!(views.unmeasured("front").is_none(), "an earlier frame told");
+    let forms = views.picture_bytes(start);
+    assert_eq!((forms[0][0], forms[1].len(), forms[3].len()), (*remembered.value().unwrap(), 0, 0));
+    assert!(forms[0].windows(2).all(|pair| pair[1] < pair[0]), "{forms:?}");
     views.push_sensor("t", b"1", start).unwrap();
     let names: Vec<String> = views.view_context(start).iter().map(|view| view.name.to_string()).collect();
     assert_eq!(names, ["front", "side", "overhead", "sensors"]);

@@ -1,7 +1,7 @@
 //! Everything beside the answers: models, feedback, pushed views, status, turns.
 
 use super::budget::BudgetStatus;
-use crate::context::{Link, Load};
+use crate::context::{Battery, Link, Load, Machine, Power};
 use crate::id::ViewName;
 use crate::reading::Reading;
 use crate::record::TurnRecord;
@@ -120,6 +120,12 @@ pub struct Status {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub zoo: Option<ZooStatus>,
     pub cloud: CloudStatus,
+    #[serde(default)]
+    pub battery: Reading<Battery>,
+    #[serde(default)]
+    pub power: Reading<Power>,
+    #[serde(default)]
+    pub machine: Reading<Machine>,
     pub policy: String,
     /// Nothing leaves this device at all.
     pub local_only: bool,
@@ -248,6 +254,12 @@ pub struct CloudStatus {
     pub kind: String,
     pub address: Option<String>,
     pub link: Reading<Link>,
+    /// Whether bytes cost money there.
+    #[serde(default)]
+    pub metered: Reading<bool>,
+    /// What was sent only to know the link's rate.
+    #[serde(default)]
+    pub probe_bytes: u64,
     /// Why the cloud that is configured cannot be used now.
     pub problem: Option<String>,
     /// What to do about it.

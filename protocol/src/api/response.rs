@@ -2,7 +2,7 @@
 
 use crate::action::Route;
 use crate::id::{TurnId, ViewName};
-use crate::record::{FinishReason, TaskSource, Usage};
+use crate::record::{FinishReason, TaskSource, Upload, Usage};
 use crate::wire::Vision;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -143,6 +143,9 @@ pub struct TetherCosts {
     pub joules_source: String,
     pub uplink_bytes: Option<u64>,
     pub downlink_bytes: Option<u64>,
+    /// What went up: how long that took, and how large the pictures were made for the link.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upload: Option<Upload>,
     /// From the request's arrival to the first token.
     pub first_token_ms: Option<f64>,
     /// The cloud did not count its tokens: `usage` and `usd` are estimates from bytes.

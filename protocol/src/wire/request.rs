@@ -34,6 +34,13 @@ impl TurnRequest {
         self.images.iter().map(|image| u64::from(image.byte_count)).sum()
     }
 
+    /// Bytes of the whole frame that carries this.
+    pub fn frame_bytes(&self) -> usize {
+        let payload = encoded(|out| self.put(out)).len();
+        // One byte of type, and the length.
+        payload + 1 + encoded(|out| put_varint(out, payload as u64)).len()
+    }
+
     /// Holds what is built here, and what came off the wire, to the same limits.
     ///
     /// # Errors

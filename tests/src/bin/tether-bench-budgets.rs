@@ -7,32 +7,45 @@ use std::process::Command;
 use tether_tests::bench::{Good, row, skipped};
 use tether_tests::kill::kill_and_count;
 use tether_tests::system::folder;
-use tether_tests::{ledger_bench, replay_bench, traces};
+use tether_tests::{bytes_bench, ledger_bench, replay_bench, traces};
 use tokio::runtime::Runtime;
 
 const KILLS: u32 = 200;
 
 fn main() -> Result<()> {
-    let data = data()?;
+    let Arguments { data, bytes_alone } = arguments()?;
+    if bytes_alone {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+        return runtime.block_on(bytes(data.as_deref()));
+    }
     caps_and_pace(data.as_deref())?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     runtime.block_on(ledger())?;
+    runtime.block_on(bytes(data.as_deref()))?;
     runtime.block_on(kills())?;
     replay(data.as_deref())?;
     replay_speed(&runtime)?;
     upload_time(data.as_deref())?;
-    skipped("predicted_bytes_error", 0.02, "ratio", "the encoding for the link has no row here yet");
     Ok(())
 }
 
-/// `--data FOLDER`, the folder that holds `data/traces`.
-fn data() -> Result<Option<PathBuf>> {
-    let mut arguments = std::env::args().skip(1);
-    match arguments.next().as_deref() {
-        None => Ok(None),
-        Some("--data") => Ok(Some(arguments.next().context("--data needs a folder")?.into())),
-        Some(other) => anyhow::bail!("{other}: only --data FOLDER is understood"),
+struct Arguments {
+    data: Option<PathBuf>,
+    bytes_alone: bool,
+}
+
+/// `--data FOLDER`, the folder that holds `data/traces`; `--bytes`, only the row of predicted bytes.
+fn arguments() -> Result<Arguments> {
+    let mut given = std::env::args().skip(1);
+    let mut arguments = Arguments { data: None, bytes_alone: false };
+    while let Some(argument) = given.next() {
+        match argument.as_str() {
+            "--data" => arguments.data = Some(given.next().context("--data needs a folder")?.into()),
+            "--bytes" => arguments.bytes_alone = true,
+            other => anyhow::bail!("{other}: only --data FOLDER and --bytes are understood"),
+        }
     }
+    Ok(arguments)
 }
 
 fn caps_and_pace(data: Option<&Path>) -> Result<()> {
@@ -83,6 +96,16 @@ async fn ledger() -> Result<()> {
     );
     let slowest = queries.seconds.iter().map(|(_, seconds)| *seconds).fold(0.0, f64::max);
     row("query_of_a_million_turns", slowest, Good::AtMost, 2.0, "s", &how);
+    Ok(())
+}
+
+async fn bytes(data: Option<&Path>) -> Result<()> {
+    let Some(data) = data else {
+        skipped("predicted_bytes_error", 0.02, "ratio", "DATA=folder with data/traces was not given");
+        return Ok(());
+    };
+    let errors = bytes_bench::run(&data.join("data/traces")).await?;
+    row("predicted_bytes_error", errors.median, Good::AtMost, 0.02, "ratio", &errors.how());
     Ok(())
 }
 

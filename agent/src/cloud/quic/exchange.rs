@@ -83,7 +83,7 @@ impl Exchange {
                 let _ = events.try_send(TurnEvent::Error(late));
                 false
             }
-            () = transfer(upload, download(&mut down, &events, &channel)) => true,
+            () = transfer(upload, download(&mut down, &events, &channel, &bytes)) => true,
             () = divide(&channel) => true,
         };
         if !finished {
@@ -132,6 +132,7 @@ impl<'a> Measured<'a> {
     fn end(mut self, acknowledged: bool) {
         self.acknowledged = acknowledged;
         if acknowledged {
+            self.channel.divide();
             self.bytes.set_upload(self.begun.elapsed());
         }
     }
@@ -172,7 +173,7 @@ async fn transfer<U>(upload: impl Future<Output = Result<U, WriteError>>, downlo
 }
 
 /// Passes events on until the last one. A broken connection ends without one.
-async fn download(down: &mut FrameReader, events: &mpsc::Sender<TurnEvent>, channel: &Channel) {
+async fn download(down: &mut FrameReader, events: &mpsc::Sender<TurnEvent>, channel: &Channel, bytes: &Arc<ByteCount>) {
     loop {
         let event = match down.next().await {
             Ok(Some(Frame::Event(event))) => event,
@@ -185,11 +186,18 @@ async fn download(down: &mut FrameReader, events: &mpsc::Sender<TurnEvent>, chan
                 return;
             }
         };
-        let last = matches!(event, TurnEvent::Done(_) | TurnEvent::Error(_));
-        if last {
-            // Whoever reads it asks for the turn's bytes.
-            channel.divide();
-        }
+        // Whoever reads the last one asks for the turn's bytes.
+        let last = match &event {
+            TurnEvent::Done(done) => {
+                channel.answered(bytes, done.usage.completion_tokens);
+                true
+            }
+            TurnEvent::Error(_) => {
+                channel.divide();
+                true
+            }
+            _ => false,
+        };
         if events.send(event).await.is_err() || last {
             return;
         }

@@ -7,11 +7,13 @@ use super::failure::Failure;
 use super::meter::{Meter, PROBE_BYTES};
 use super::probe::Pauses;
 use super::shares::{Counters, Shares};
+use crate::cloud::ByteCount;
 use quinn::{Connection, Endpoint};
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
+use tether_policies::wire::{LEAST_MTU, Travelled, Wire};
 use tether_protocol::Reading;
 use tether_protocol::context::{Link, LinkState};
 use tokio::sync::{Notify, watch};
@@ -68,6 +70,22 @@ impl Channel {
     pub(super) fn divide(&self) {
         let (mut shares, counters) = self.shares();
         shares.divide(counters);
+    }
+
+    /// A turn's answer has come to its end: what it put on the network tells what the next one will.
+    pub(super) fn answered(&self, bytes: &Arc<ByteCount>, tokens: u32) {
+        let alone = {
+            let (mut shares, counters) = self.shares();
+            shares.divide(counters);
+            shares.is_alone(bytes)
+        };
+        if let Some(upload_bytes) = bytes.uploaded_bytes().filter(|_| alone) {
+            let (uplink_bytes, downlink_bytes) = bytes.travelled();
+            let mtu = self.connection.stats().path.current_mtu;
+            let stream_bytes = bytes.uplink_bytes();
+            let turn = Travelled { stream_bytes, upload_bytes, uplink_bytes, downlink_bytes, tokens, mtu };
+            self.meter().wire.learn(&turn);
+        }
     }
 }
 
@@ -162,6 +180,15 @@ impl Keeper {
                 Reading::known(Link::in_state(LinkState::Down), at.elapsed().as_millis() as u64, "quic")
             }
         }
+    }
+
+    pub(super) fn wire(&self) -> Wire {
+        let state = self.shared.state.borrow().clone();
+        let mtu = match state {
+            State::Up(channel) => channel.connection.stats().path.current_mtu,
+            State::New | State::Down { .. } => LEAST_MTU,
+        };
+        Wire::Quic { model: self.shared.dialer.meter.lock().wire, mtu }
     }
 
     /// Whether the link may be measured, with [`PROBE_BYTES`], after it was silent.

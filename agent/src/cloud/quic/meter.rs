@@ -4,6 +4,7 @@
 use quinn::ConnectionStats;
 use std::time::{Duration, Instant};
 use tether_policies::link::{LEAST_SAMPLE_BYTES, LinkEstimator, Sample};
+use tether_policies::wire::QuicModel;
 use tether_protocol::Reading;
 use tether_protocol::context::Link;
 
@@ -42,6 +43,7 @@ struct Busy {
 pub(super) struct Meter {
     epoch: Instant,
     uplink: LinkEstimator,
+    pub(super) wire: QuicModel,
     mark: Mark,
     busy: Option<Busy>,
     /// When something last came from the gateway, as far as the samples tell.
@@ -57,6 +59,7 @@ impl Meter {
         Self {
             epoch: now,
             uplink: LinkEstimator::default(),
+            wire: QuicModel::default(),
             mark: Mark::default(),
             busy: None,
             heard: None,
@@ -74,7 +77,13 @@ impl Meter {
     /// A new connection: its counters start at zero.
     pub(super) fn connected(&mut self, now: Instant) {
         self.uplink.reached();
-        *self = Self { heard: Some(now), sampled: Some(now), uplink: self.uplink.clone(), ..Self::new(self.epoch) };
+        *self = Self {
+            heard: Some(now),
+            sampled: Some(now),
+            uplink: self.uplink.clone(),
+            wire: self.wire,
+            ..Self::new(self.epoch)
+        };
     }
 
     /// An attempt to connect failed, or the connection broke.

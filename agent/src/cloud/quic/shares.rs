@@ -19,13 +19,22 @@ struct Turn {
     bytes: Arc<ByteCount>,
     /// Of its streams, at the last division.
     divided: Counters,
+    /// No other turn has been under way beside it.
+    alone: bool,
 }
 
 impl Shares {
     pub(super) fn begin(&mut self, counters: Counters, bytes: Arc<ByteCount>) {
         self.divide(counters);
         let divided = (bytes.uplink_bytes(), bytes.downlink_bytes());
-        self.turns.push(Turn { bytes, divided });
+        self.turns.iter_mut().for_each(|turn| turn.alone = false);
+        let alone = self.turns.is_empty();
+        self.turns.push(Turn { bytes, divided, alone });
+    }
+
+    /// Whether all that crossed since this turn began is its own.
+    pub(super) fn is_alone(&self, bytes: &Arc<ByteCount>) -> bool {
+        self.turns.iter().any(|turn| turn.alone && Arc::ptr_eq(&turn.bytes, bytes))
     }
 
     pub(super) fn end(&mut self, counters: Counters, bytes: &Arc<ByteCount>) {
@@ -75,7 +84,9 @@ mod tests {
         let (mut shares, a, b) = (Shares::default(), Arc::new(ByteCount::default()), Arc::new(ByteCount::default()));
         shares.begin((5_000, 4_000), a.clone());
         a.add_uplink(900);
+        assert!(shares.is_alone(&a));
         shares.begin((6_000, 4_100), b.clone());
+        assert!(!shares.is_alone(&a) && !shares.is_alone(&b));
         assert_eq!((a.travelled(), b.travelled()), ((1_000, 100), (0, 0)));
         a.add_uplink(100);
         b.add_uplink(300);
