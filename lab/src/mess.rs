@@ -1,6 +1,7 @@
 //! The simulator of model zoos: streams rated requests past routers and counts satisfaction and cost.
 
 pub mod bench;
+pub mod ceiling;
 pub mod cli;
 pub mod contender;
 pub mod data;

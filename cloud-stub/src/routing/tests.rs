@@ -113,6 +113,41 @@ fn hard_facts_and_agreements_come_first() {
 }
 
 #[test]
+fn an_alpha_that_no_model_reaches_is_told_and_the_best_model_serves() {
+    let mut settings = with(two(), None);
+    settings.routing.as_mut().unwrap().default = level(0.97);
+    let routing = Routing::open(&settings).unwrap().unwrap();
+    let zoo = facts(&two());
+    // Two thirds of the dear model's answers satisfy, and none of the cheap one's.
+    let rating = |name: &str, n: usize| f64::from(u8::from(name == "large" && n % 3 < 2));
+    let answers: Vec<usize> = (0..600).map(|n| whole(&routing, &zoo, "robot", n, |name| rating(name, n))).collect();
+    let large = answers[400..].iter().filter(|&&index| index == 0).count();
+    assert!(large > 180, "the best one serves: {large} of 200");
+    let status = routing.status().unwrap();
+    let warning = status.tenants[0].status.warning.clone().unwrap();
+    assert_eq!(warning, "alpha 0.97 is above what any permitted model reaches; the best measured one answers");
+}
+
+#[test]
+fn a_zoo_of_one_answers_every_turn() {
+    let zoo = vec![priced("large", 10.0)];
+    let mut settings = with(zoo.clone(), None);
+    settings.routing.as_mut().unwrap().tenants.clear();
+    let routing = Routing::open(&settings).unwrap().unwrap();
+    let zoo = facts(&zoo);
+    for n in 0..50 {
+        let turn_id = id(n);
+        let picked = routing.choose(&turn("robot", &turn_id), &zoo).unwrap();
+        assert_eq!((picked.index, picked.reason), (0, "only"));
+        now(routing.answered(&turn("robot", &turn_id).key, "large", USAGE, 30e-6));
+        assert_eq!(rate(&routing, &turn("robot", &turn_id).key, 0.0), Some(FeedbackReply::Recorded));
+    }
+    let mut down = zoo;
+    down[0].healthy = false;
+    assert!(matches!(routing.choose(&turn("robot", &id(99)), &down), Err(Refusal::Out { .. })));
+}
+
+#[test]
 fn a_rating_counts_once_and_only_from_its_client_and_only_for_a_whole_answer() {
     let routing = Routing::open(&with(two(), None)).unwrap().unwrap();
     let zoo = facts(&two());

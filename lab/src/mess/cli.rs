@@ -131,9 +131,8 @@ impl Options {
     fn plan<'a>(&self, data: &'a Dataset, width: usize, scenario: Scenario, alpha: f64) -> anyhow::Result<Plan<'a>> {
         ensure!(alpha > 0.0 && alpha < 1.0, "--alpha {alpha} must lie above 0 and below 1, such as 0.85");
         ensure!((1..=10_000).contains(&self.seeds), "--seeds must lie between 1 and 10000");
-        let best = data.means().iter().map(|means| means.satisfaction).fold(0.0, f64::max);
-        if alpha > best {
-            eprintln!("tether-lab: alpha {alpha} is above what any model reaches ({best:.3}); the best is served");
+        if let Some(warning) = out_of_reach(data, alpha) {
+            eprintln!("tether-lab: {warning}");
         }
         let seeds = self.first_seed..self.first_seed + self.seeds;
         Ok(Plan { data, width, scenario, alpha, seeds, params: self.params()? })
@@ -207,10 +206,53 @@ fn encoders(options: &Options) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Said where no model alone reaches the level.
+fn out_of_reach(data: &Dataset, alpha: f64) -> Option<String> {
+    let best = data.means().iter().map(|means| means.satisfaction).fold(0.0, f64::max);
+    (alpha > best).then(|| format!("alpha {alpha} is above what any model reaches ({best:.3}); the best is served"))
+}
+
 /// Every five points between the cheapest model's mean and the best one's.
 fn levels(data: &Dataset) -> Vec<f64> {
     let means = data.means();
     let best = means.iter().map(|means| means.satisfaction).fold(0.0, f64::max);
     let levels = (1..20).map(|step| f64::from(step) * 0.05);
     levels.filter(|&level| level > means[0].satisfaction && level < best).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn options(arguments: &[&str]) -> Options {
+        let cli = MessCli::try_parse_from(["mess", "table"].iter().chain(arguments)).unwrap();
+        let MessCommand::Table { options, .. } = cli.command else { panic!("table") };
+        options
+    }
+
+    #[test]
+    fn levels_that_cannot_be_are_refused_and_one_that_no_model_reaches_is_told_and_run() {
+        let data = synthetic::zoo(Shape { rows: 400, ..Shape::default() }, 1, &HashedEncoder);
+        let plan = |alpha: f64| options(&["--seeds", "2"]).plan(&data, HashedEncoder.width(), Scenario::Plain, alpha);
+        for alpha in [0.0, 1.0, -0.5, f64::NAN] {
+            let refused = plan(alpha).map(drop).unwrap_err().to_string();
+            assert!(refused.contains("must lie above 0 and below 1"), "{refused}");
+        }
+        assert_eq!(out_of_reach(&data, 0.8), None);
+        assert!(out_of_reach(&data, 0.99).unwrap().starts_with("alpha 0.99 is above what any model reaches (0.8"));
+        let runs = plan(0.99).unwrap().tether();
+        let best = runs[0].calls[2] as f64 / data.rows.len() as f64;
+        assert!(best > 0.5, "the best model serves: {:?}", runs[0].calls);
+    }
+
+    #[test]
+    fn a_zoo_without_data_and_seeds_without_number_are_refused_by_their_flag() {
+        let refused = options(&["--models", "a,b"]).dataset(&HashedEncoder).unwrap_err().to_string();
+        assert!(refused.contains("--models needs --data"), "{refused}");
+        let data = synthetic::zoo(Shape { rows: 10, ..Shape::default() }, 1, &HashedEncoder);
+        let none = options(&["--seeds", "0"]).plan(&data, 1, Scenario::Plain, 0.8).map(drop).unwrap_err().to_string();
+        assert!(none.contains("--seeds must lie between 1 and"), "{none}");
+        let params = options(&["--params", "{\"optimist\":1}"]).params().unwrap_err();
+        assert!(format!("{params:#}").contains("optimist"), "{params:#}");
+    }
 }

@@ -10,7 +10,8 @@ pub fn page(tables: &[Table]) -> String {
         "<p>Every router sees the same requests in the same random orders. No router is told a mean, a cost or a label \
          before it has asked and paid for it. <b>held</b>: seeds that end at alpha - 0.005 or above. \
          <b>/ static</b>: mean cost over that of the cheapest static mix that knows the means. \
-         The oracle knows every label beforehand; a result near it would mean a leak.</p>\n",
+         <b>Our heads, know other labels</b>: what the features allow, by heads that were taught every model's label of the other \
+         requests for nothing. The oracle knows every label beforehand; a result near it would mean a leak.</p>\n",
     );
     tables.iter().for_each(|table| body += &section(table));
     html::page("Routing among a zoo of models", &body)
