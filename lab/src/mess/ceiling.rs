@@ -3,6 +3,9 @@
 //! price that reaches alpha. A router that must pay for its labels as requests come can hardly be below it.
 
 use super::data::{Dataset, Row};
+use rand::SeedableRng;
+use rand::seq::SliceRandom;
+use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 use tether_policies::mess::{Answer, Call, ModelSpec, Params, Router, TenantConfig, ZooError};
 
@@ -67,7 +70,11 @@ fn predict(data: &Dataset, width: usize, model: usize, fold: usize) -> Result<Ve
     let name = &data.models[model];
     let specs = vec![ModelSpec { name: name.clone(), price: None }];
     let mut router = Router::new(specs, width, TenantConfig::new(0.5)?, Params::default())?;
-    for (r, row) in data.rows.iter().enumerate().filter(|(r, _)| r % FOLDS != fold) {
+    // A file sorted by kinds would look like models that change.
+    let mut order: Vec<usize> = (0..data.rows.len()).filter(|r| r % FOLDS != fold).collect();
+    order.shuffle(&mut ChaCha8Rng::seed_from_u64(0));
+    for r in order {
+        let row = &data.rows[r];
         let turn = r.to_string();
         router.route(&call(row, &turn)).expect("the only model is permitted");
         let answer = Answer { cost: row.cost[model], tokens: None };
