@@ -305,6 +305,10 @@ impl<'a> Flight<'a> {
             }
             (_, None) => {
                 self.link.failed();
+                // A connection that is lost needs no second failure to count as down.
+                if truth.path_died() {
+                    self.link.failed();
+                }
                 self.failed_s = now_s;
             }
         }

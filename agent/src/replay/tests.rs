@@ -62,7 +62,7 @@ fn a_seed_decides_everything_and_all_policies_meet_the_same_turns() {
     };
     assert_eq!(asked(&cloud), asked(&local));
     assert!((150..350).contains(&one.turns), "{}", one.turns);
-    assert!(one.cloud > 0 && one.fell_back > 0, "outages of 20 s are longer than the patience: {one:?}");
+    assert!(one.cloud > 0 && one.fell_back > 0, "outages of 20 s are longer than anybody waits: {one:?}");
     assert_eq!(one.turns, one.local + one.cloud + one.failed + one.unserved);
 }
 
@@ -110,7 +110,7 @@ fn records_and_outcome_agree() {
         assert_eq!(fell_back, record.action.route() == Route::Cloud && record.route == Route::Local);
         assert_eq!(record.views.is_empty(), record.route == Route::Local || record.action.0 == 1, "{record:?}");
         assert!(record.permitted.contains(&record.action) && record.predicted_costs.len() == record.permitted.len());
-        assert!(!fell_back || record.measured.latency_ms > Some(15_000.0));
+        assert!(!fell_back || record.measured.latency_ms > Some(2_000.0));
     }
     assert!(records.is_sorted_by_key(|record| record.turn_id.as_str()));
 }

@@ -6,11 +6,15 @@ use tether_policies::tmo::honest::link::{Costs, Link as HonestLink, uplink_bytes
 use tether_policies::tmo::honest::moment::Moment;
 use tether_policies::tmo::honest::response::ResponseModel;
 use tether_policies::tmo::paper::Weights;
+use tether_policies::trace::Trace;
 use tether_protocol::limits::MAX_VIEWS;
 use tether_protocol::{Cost, Route};
 
 /// How long the cloud may take to be reached before the local model answers: `policy.cloud_patience_ms`' default.
 pub const PATIENCE_S: f64 = 15.0;
+/// A path on which nothing moves for so long is given up sooner: the connection's probes go unanswered.
+const DEAD_S: f64 = 2.0;
+const STEP_S: f64 = 0.5;
 /// Where a trace has no round trip: a usual LTE.
 pub const UNKNOWN_RTT_MS: f64 = 80.0;
 
@@ -38,6 +42,8 @@ pub struct Truth<'a> {
     judge: &'a ResponseModel,
     costs: Costs,
     tries: [Try; MAX_VIEWS + 1],
+    /// When an upload that is still under way is given up.
+    patience_s: f64,
     pub rtt_ms: f64,
 }
 
@@ -55,11 +61,12 @@ impl<'a> Truth<'a> {
         // Without the time that the upload takes: that comes from the trace.
         let mut costs = Costs::new(&mission.robot.hardware, &HonestLink::Measured { up_mbps: f64::INFINITY, rtt_ms });
         let mut tries = [Try::default(); MAX_VIEWS + 1];
+        let patience_s = patience_s(&mission.trace, at_s);
         let receive_s = mission.trace.receive_s(at_s, downlink_bytes);
         for (views, try_) in tries.iter_mut().enumerate().take(mission.data.view_count + 1) {
             let bytes = (uplink_bytes(views) * (1.0 + spread)) as u64;
             let upload_s = mission.trace.send_s(at_s, bytes);
-            let upload_s = upload_s.zip(receive_s).map(|(up, down)| up + down).filter(|s| *s <= PATIENCE_S);
+            let upload_s = upload_s.zip(receive_s).map(|(up, down)| up + down).filter(|s| *s <= patience_s);
             *try_ = Try { bytes, upload_s };
             let waiting_w = costs.cloud[views][2] / costs.cloud[views][0];
             let cost = &mut costs.cloud[views];
@@ -71,19 +78,24 @@ impl<'a> Truth<'a> {
                 // What was sent was sent for nothing, and then the device answers.
                 None => {
                     let local = costs.local;
-                    *cost = [PATIENCE_S + local[0], local[1], waiting_w * PATIENCE_S + local[2], bytes as f64];
+                    *cost = [patience_s + local[0], local[1], waiting_w * patience_s + local[2], bytes as f64];
                 }
             }
             cost[3] = bytes as f64;
         }
         let weights = Weights::default();
         let moment = Moment::new(Some(turn.task), &turn.association, &mission.actions, &costs, judge, &weights);
-        Truth { moment, judge, costs, tries, rtt_ms }
+        Truth { moment, judge, costs, tries, patience_s, rtt_ms }
     }
 
     /// Seconds that the views' bytes take, and how many bytes they are; no seconds where nobody was reached.
     pub fn upload(&self, views: usize) -> (u64, Option<f64>) {
         (self.tries[views].bytes, self.tries[views].upload_s)
+    }
+
+    /// Whether the path was found dead, rather than slow.
+    pub fn path_died(&self) -> bool {
+        self.patience_s < PATIENCE_S
     }
 
     /// The action at this place of the action space.
@@ -128,4 +140,14 @@ impl<'a> Truth<'a> {
         let (low, high) = (all().fold(f64::INFINITY, f64::min), all().fold(0.0, f64::max));
         if high > low { (latency_s - self.costs.local[0]) / (high - low) } else { 0.0 }
     }
+}
+
+/// How long an upload that begins at `at_s` may take: until nothing has moved for [`DEAD_S`], and not beyond [`PATIENCE_S`].
+fn patience_s(trace: &Trace, at_s: f64) -> f64 {
+    let (mut passed_s, mut still_s) = (0.0, 0.0);
+    while passed_s < PATIENCE_S && still_s < DEAD_S {
+        still_s = if trace.up_bits_per_s(at_s + passed_s) > 0.0 { 0.0 } else { still_s + STEP_S };
+        passed_s += STEP_S;
+    }
+    passed_s.min(PATIENCE_S)
 }

@@ -58,7 +58,7 @@ impl Row {
             cloud: record.route == Route::Cloud,
             amounts: amounts.map(|amount| amount.map(signed)),
             rating: record.rating,
-            json: serde_json::to_string(record)?,
+            json: record.to_json()?,
         })
     }
 }
