@@ -1,6 +1,7 @@
 //! The command line as a shell sees it: a real process, real standard streams, signals and exit codes.
 
 mod fake;
+mod field;
 
 use fake::{Fake, Say, error, good_answer, whole_answer};
 use nix::sys::signal::{Signal, kill};
