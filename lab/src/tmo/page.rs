@@ -35,9 +35,11 @@ fn cross_fitted(outcome: &Outcome) -> String {
         Bar { name: (*name).to_owned(), value, interval }
     };
     let bars: Vec<Bar> = NAMES.iter().enumerate().map(bar).collect();
-    let cells = |bar: &Bar| {
-        vec![bar.name.clone(), format!("{:.4}", bar.value), format!("{:.4} .. {:.4}", bar.interval[0], bar.interval[1])]
+    let cells = |(bar, response): (&Bar, f64)| {
+        let interval = format!("{:.4} .. {:.4}", bar.interval[0], bar.interval[1]);
+        vec![bar.name.clone(), format!("{:.4}", bar.value), interval, format!("{response:.4}")]
     };
+    let rows: Vec<Vec<String>> = bars.iter().zip(outcome.responses()).map(cells).collect();
     let servable = outcome.played - outcome.unservable;
     format!(
         "<h2>Honest mode, cross-fitted</h2><p>What scores a policy never saw what trained it; random budgets in seconds, USD, \
@@ -48,7 +50,7 @@ fn cross_fitted(outcome: &Outcome) -> String {
         outcome.unservable,
         outcome.over,
         outcome.unmasked_over,
-        html::table(&["policy", "reward", "95 % of the mean"], &bars.iter().map(cells).collect::<Vec<_>>()),
+        html::table(&["policy", "reward", "95 % of the mean", "answers' own score"], &rows),
         bars::values("Reward by policy, honest mode.", &bars)
     )
 }
@@ -205,7 +207,7 @@ mod tests {
         };
         let findings = study.run(&|_| {}).unwrap();
         let sweep = sweep(&data, splits, &plans, &[], false, &|_| {}).unwrap();
-        let sums = |reward: f64| Sums { rewards: [reward; NAMES.len()], count: 2 };
+        let sums = |reward: f64| Sums { rewards: [reward; NAMES.len()], responses: [1.0; NAMES.len()], count: 2 };
         let by_dialogue = [(1, sums(2.0)), (2, sums(2.4))].into();
         let honest = Outcome { by_dialogue, played: 9, unservable: 5, unmasked_over: 3, ..Outcome::default() };
         let html = page("Made of <nothing>", Some(&honest), &findings.lines, &findings.curves, &sweep);

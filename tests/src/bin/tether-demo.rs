@@ -43,7 +43,8 @@ async fn main() -> Result<()> {
     let folder = folder()?;
     println!("tether demo: gateway and daemon in {}, model {MODEL}", folder.path().display());
     let mut gateway = Gateway::start(folder.path(), ZOO)?;
-    let settings = format!("[model]\nname = \"{MODEL}\"\n{}", gateway.cloud_section());
+    // The documented rule: its choices can be foreseen, so that this can check where each turn was answered.
+    let settings = format!("[model]\nname = \"{MODEL}\"\n[policy]\nname = \"rule\"\n{}", gateway.cloud_section());
     let daemon = Daemon::start(folder.path(), &settings).await?;
     println!("ready after {:.2} s on {}\n", daemon.ready_after.as_secs_f64(), daemon.socket.display());
 

@@ -91,6 +91,8 @@ pub const NAMES: [&str; 8] = [
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Sums {
     pub rewards: [f64; NAMES.len()],
+    /// The answers' own score in it.
+    pub responses: [f64; NAMES.len()],
     pub count: usize,
 }
 
@@ -113,6 +115,7 @@ impl Outcome {
         for (id, sums) in &other.by_dialogue {
             let mine = self.by_dialogue.entry(*id).or_default();
             mine.rewards.iter_mut().zip(sums.rewards).for_each(|(mine, other)| *mine += other);
+            mine.responses.iter_mut().zip(sums.responses).for_each(|(mine, other)| *mine += other);
             mine.count += sums.count;
         }
         self.played += other.played;
@@ -133,6 +136,13 @@ impl Outcome {
             mean.iter_mut().zip(sums.rewards).for_each(|(mean, reward)| *mean += reward / sums.count as f64);
         }
         mean.map(|sum| sum / chosen.len().max(1) as f64)
+    }
+
+    /// The mean of each policy's answers over dialogues: what is left without association and costs.
+    pub fn responses(&self) -> [f64; NAMES.len()] {
+        let all: Vec<&Sums> = self.by_dialogue.values().filter(|sums| sums.count > 0).collect();
+        let mean = |place: usize| all.iter().map(|sums| sums.responses[place] / sums.count as f64).sum::<f64>();
+        std::array::from_fn(|place| mean(place) / all.len().max(1) as f64)
     }
 
     /// The mean of each policy over dialogues.
@@ -209,6 +219,7 @@ fn one_side<'a>(
             outcome.refused += played[0].refused + played[6].refused;
             let sums = outcome.by_dialogue.entry(dialogue.id).or_default();
             sums.rewards.iter_mut().zip(played).for_each(|(sum, played)| *sum += played.reward);
+            sums.responses.iter_mut().zip(played).for_each(|(sum, played)| *sum += played.response);
             sums.count += 1;
         }
     }

@@ -32,6 +32,8 @@ pub fn train(folder: Option<&Path>, seed: u64, out: &Path) -> anyhow::Result<Str
     let outcome = honest::cross_fitted(&dialogues, seed, &uplinks_mbps)?;
     let mut figures: BTreeMap<String, f64> =
         NAMES.iter().zip(outcome.means()).map(|(name, mean)| (format!("reward, cross-fitted, {name}"), mean)).collect();
+    let responses = NAMES.iter().zip(outcome.responses());
+    figures.extend(responses.map(|(name, mean)| (format!("answers' own score, cross-fitted, {name}"), mean)));
     figures.insert("leave-one-dialogue-out R^2 of the response model".to_owned(), r_squared(&dialogues));
     let plain = leave_one_dialogue_out(&dialogues, plain_table);
     figures.insert("leave-one-dialogue-out R^2 of a plain mean table".to_owned(), plain);

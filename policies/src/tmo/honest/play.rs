@@ -35,6 +35,8 @@ pub struct Now<'a> {
 pub struct Played {
     /// Mean over the dialogue's turns, refused ones included.
     pub reward: f64,
+    /// Of that the answers' own score, without association and costs; 0 for a refused turn.
+    pub response: f64,
     pub turns: usize,
     pub refused: usize,
     /// Whether a budget was passed at the end.
@@ -63,7 +65,7 @@ pub fn play(
     let free = |cost: [f64; 4]| std::array::from_fn(|r| if budget[r].is_none() { 0.0 } else { cost[r] });
     let reserve = Reserve::new(scoring.costs.levels(view_count).map(free));
     let servable = reserve.can_finish(limits(budget), turns as u32);
-    let (mut remaining, mut history, mut reward, mut refusals) = (*budget, Vec::new(), 0.0, 0);
+    let (mut remaining, mut history, mut reward, mut response, mut refusals) = (*budget, Vec::new(), 0.0, 0.0, 0);
     for (at, moment) in moments.iter().enumerate() {
         let scene = Scene {
             history: &history,
@@ -83,6 +85,7 @@ pub fn play(
                 // A step over a budget earns nothing, as in the journal's form; the mask leaves no such step.
                 if remaining.iter().flatten().all(|&left| left >= -ROUNDING) {
                     reward += moment.rewards[n];
+                    response += scoring.model.predict(task, facts.cloud, facts.views.len());
                 }
                 history.push(Past { cloud: facts.cloud, views: facts.views, task });
             }
@@ -94,7 +97,8 @@ pub fn play(
         }
     }
     let over = remaining.iter().flatten().any(|&left| left < -ROUNDING);
-    Played { reward: reward / turns as f64, turns, refused: refusals, over, servable }
+    let [reward, response] = [reward, response].map(|sum| sum / turns as f64);
+    Played { reward, response, turns, refused: refusals, over, servable }
 }
 
 /// The best sum of rewards over the coming turns within the budgets, and its first action; every sequence is tried, of
