@@ -21,6 +21,7 @@ use crate::socket::Socket;
 use crate::store::{OpenError, Opened, Store, StoreError};
 use crate::views::{Views, ViewsConfigError};
 use budgets::{Budgets, keep_synced};
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -76,7 +77,7 @@ pub struct Daemon {
     sessions: SessionLocks,
     metrics: Metrics,
     places: Arc<Semaphore>,
-    problems: Mutex<BTreeMap<&'static str, String>>,
+    problems: Mutex<BTreeMap<Cow<'static, str>, String>>,
     started: Instant,
     started_unix_ms: i64,
 }
@@ -160,7 +161,7 @@ impl Daemon {
             sessions: SessionLocks::default(),
             metrics: Metrics::new(),
             places: Arc::new(Semaphore::new(MAX_ACTIVE_TURNS)),
-            problems: Mutex::new(notices.into_iter().map(|notice| ("start", notice)).collect()),
+            problems: Mutex::new(notices.into_iter().map(|notice| (Cow::Borrowed("start"), notice)).collect()),
             started,
             started_unix_ms: unix_ms(),
         });
@@ -314,7 +315,7 @@ impl Daemon {
         tracing::error!(what, problem, "the daemon goes on without");
         self.metrics.failed(what);
         let mut problems = self.problems.lock().unwrap_or_else(PoisonError::into_inner);
-        problems.insert(what, problem.to_owned());
+        problems.insert(what.into(), problem.to_owned());
     }
 
     pub(crate) fn clear_problem(&self, what: &'static str) {
@@ -322,10 +323,11 @@ impl Daemon {
     }
 
     /// Notes what does not work, or with no words that it does, without a log line.
-    fn set_problem(&self, what: &'static str, problem: String) {
+    fn set_problem(&self, what: impl Into<Cow<'static, str>>, problem: String) {
+        let what = what.into();
         let mut problems = self.problems.lock().unwrap_or_else(PoisonError::into_inner);
         match problem.is_empty() {
-            true => problems.remove(what),
+            true => problems.remove(&what),
             false => problems.insert(what, problem),
         };
     }

@@ -5,6 +5,8 @@
 
 mod config;
 mod data_url;
+#[cfg(feature = "v4l2")]
+pub mod device;
 pub mod folder;
 mod frame;
 mod sensor;
@@ -87,6 +89,13 @@ impl Views {
     /// The cameras whose pictures lie in folders: name, folder, and how old a picture may be.
     pub fn folders(&self) -> Vec<(ViewName, PathBuf, Duration)> {
         let of = |view: &ViewConfig| Some((view.name.clone(), view.folder.clone()?, view.max_age()));
+        self.config.0.iter().filter_map(of).collect()
+    }
+
+    /// The cameras that are read from their devices.
+    #[cfg(feature = "v4l2")]
+    pub fn devices(&self) -> Vec<(ViewName, PathBuf)> {
+        let of = |view: &ViewConfig| Some((view.name.clone(), view.device.clone()?));
         self.config.0.iter().filter_map(of).collect()
     }
 

@@ -68,6 +68,15 @@ impl Daemon {
                 self.report("camera_folder", &error.to_string());
             }
         }
+        #[cfg(feature = "v4l2")]
+        for (view, path) in self.views().devices() {
+            let daemon = Arc::downgrade(self);
+            // A thread each: a camera's driver waits for its next picture.
+            let spawned = thread::Builder::new().name("camera".into()).spawn(move || film(&daemon, &view, &path));
+            if let Err(error) = spawned {
+                self.report("camera_device", &error.to_string());
+            }
+        }
     }
 }
 
@@ -110,5 +119,39 @@ fn look(daemon: &Weak<Daemon>, folders: Vec<(ViewName, std::path::PathBuf, Durat
             daemon.set_problem("camera_folder", told.join("; "));
         }
         thread::sleep(LOOK);
+    }
+}
+
+/// Takes pictures from a camera's device, until the daemon is gone; a camera that fails is opened again.
+#[cfg(feature = "v4l2")]
+fn film(daemon: &Weak<Daemon>, view: &ViewName, path: &std::path::Path) {
+    use crate::views::device::Video;
+    let key = format!("camera_device.{view}");
+    loop {
+        let filmed = Video::open(path).and_then(|mut video| {
+            let mut last: Option<Instant> = None;
+            loop {
+                // Every picture is taken from the driver, so that the newest is next; few of them are kept.
+                let (picture, at) = (video.next()?, Instant::now());
+                if last.is_some_and(|last| at - last < LOOK) {
+                    continue;
+                }
+                last = Some(at);
+                let Some(daemon) = daemon.upgrade() else { return Ok(()) };
+                let pushed = daemon.views().push_frame(view.as_str(), picture, at);
+                match pushed {
+                    Ok(_) => daemon.found_frame(view, at),
+                    Err(error) => tracing::warn!(%error, "a camera's picture is left out"),
+                }
+                daemon.set_problem(key.clone(), String::new());
+            }
+        });
+        let Some(daemon) = daemon.upgrade() else { return };
+        match filmed {
+            Ok(()) => return,
+            Err(error) => daemon.set_problem(key.clone(), format!("view {view}: {}: {error}", path.display())),
+        }
+        drop(daemon);
+        thread::sleep(Duration::from_secs(5));
     }
 }

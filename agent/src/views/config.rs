@@ -35,6 +35,9 @@ pub struct ViewConfig {
     /// Of a camera: the newest picture in this folder is its frame.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub folder: Option<PathBuf>,
+    /// Of a camera: its Video4Linux device, such as `/dev/video0`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<PathBuf>,
 }
 
 impl ViewConfig {
@@ -58,8 +61,14 @@ pub enum ViewsConfigError {
     Space(#[from] ActionSpaceError),
     #[error("views {first} and {second} are both of kind \"sensors\": one bundle holds all sensors")]
     TwoSensorViews { first: ViewName, second: ViewName },
-    #[error("view {0} is of kind \"sensors\": only a camera has a folder of pictures")]
+    #[error("view {0} is of kind \"sensors\": only a camera has a folder of pictures or a device")]
     FolderOfSensors(ViewName),
+    #[error("view {0}: `folder` and `device` are two sources of one camera's pictures; keep one")]
+    FolderAndDevice(ViewName),
+    #[error(
+        "view {0} has a device, but this program was built without Video4Linux: build it with `--features v4l2`, or write its pictures into a `folder`"
+    )]
+    NoVideo(ViewName),
 }
 
 impl ViewsConfig {
@@ -70,8 +79,16 @@ impl ViewsConfig {
             let (first, second) = (first.name.clone(), second.name.clone());
             return Err(ViewsConfigError::TwoSensorViews { first, second });
         }
-        if let Some(view) = self.0.iter().find(|view| view.kind == ViewKind::Sensors && view.folder.is_some()) {
-            return Err(ViewsConfigError::FolderOfSensors(view.name.clone()));
+        for view in &self.0 {
+            let name = || view.name.clone();
+            match (view.kind, &view.folder, &view.device) {
+                (ViewKind::Sensors, Some(_), _) | (ViewKind::Sensors, _, Some(_)) => {
+                    return Err(ViewsConfigError::FolderOfSensors(name()));
+                }
+                (_, Some(_), Some(_)) => return Err(ViewsConfigError::FolderAndDevice(name())),
+                (_, _, Some(_)) if cfg!(not(feature = "v4l2")) => return Err(ViewsConfigError::NoVideo(name())),
+                _ => {}
+            }
         }
         Ok(ActionSpace::new(self.0.iter().map(|view| view.name.clone()).collect())?)
     }
@@ -91,6 +108,7 @@ impl Default for ViewsConfig {
             local_only: false,
             max_age_ms: None,
             folder: None,
+            device: None,
         };
         let cameras = ["front", "side", "overhead"].map(|name| view(name, ViewKind::Camera));
         Self(cameras.into_iter().chain([view("sensors", ViewKind::Sensors)]).collect())

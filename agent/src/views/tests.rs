@@ -184,3 +184,17 @@ proptest! {
         prop_assert!(refused, "{}", text);
     }
 }
+
+#[test]
+fn a_camera_has_one_source_and_a_device_only_where_it_can_be_read() {
+    let front = ViewsConfig::default().0[0].clone();
+    let check = |view: ViewConfig| ViewsConfig(vec![view]).check();
+    let both = ViewConfig { folder: Some("a".into()), device: Some("/dev/video0".into()), ..front.clone() };
+    assert!(matches!(check(both), Err(ViewsConfigError::FolderAndDevice(_))));
+    let device = ViewConfig { device: Some("/dev/video0".into()), ..front };
+    let sensors = ViewConfig { kind: ViewKind::Sensors, ..device.clone() };
+    assert!(matches!(check(sensors), Err(ViewsConfigError::FolderOfSensors(_))));
+    let read = check(device).map(drop).map_err(|error| error.to_string());
+    assert_eq!(read.is_ok(), cfg!(feature = "v4l2"), "{read:?}");
+    assert!(read.err().is_none_or(|error| error.contains("--features v4l2")));
+}
