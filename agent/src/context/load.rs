@@ -1,8 +1,11 @@
 //! How busy the machine is: processors, memory pressure, temperature.
 
-use super::tree::{entries, number, text};
+use super::tree::{entries, name, number, text};
 use std::path::Path;
 use tether_protocol::context::Machine;
+
+/// Servers have some dozens. Each is a call into a driver, which may ask a slow bus.
+pub(super) const MAX_ZONES: usize = 256;
 
 /// Of `/proc/stat`: ticks so far.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -38,10 +41,12 @@ fn pressure(root: &Path) -> Option<f64> {
     (0.0..=100.0).contains(&percent).then_some(percent / 100.0)
 }
 
-/// The hottest zone.
+/// The hottest of the first [`MAX_ZONES`] zones.
 fn temperature(root: &Path) -> Option<f64> {
-    let zones = entries(&root.join("sys/class/thermal")).into_iter();
-    let degrees = zones.filter_map(|zone| Some(number(&zone.join("temp"))? / 1e3));
+    // Beside them are cooling devices, one for each processor and more.
+    let zones =
+        entries(&root.join("sys/class/thermal")).into_iter().filter(|path| name(path).starts_with("thermal_zone"));
+    let degrees = zones.take(MAX_ZONES).filter_map(|zone| Some(number(&zone.join("temp"))? / 1e3));
     // A zone that is switched off reads 0 or far below.
     degrees.filter(|celsius| (1.0..=150.0).contains(celsius)).reduce(f64::max)
 }

@@ -2,7 +2,7 @@
 //!
 //! A driver that hangs hangs this thread alone: readings then grow old and, past 15 s, unknown.
 
-use super::load::{self, Ticks};
+use super::load;
 use super::power::{Now, PowerSource};
 use super::rapl::Counters;
 use crate::budget::EnergyMeter;
@@ -35,7 +35,6 @@ struct State {
     at: Instant,
     now: Now,
     machine: Machine,
-    ticks: Option<Ticks>,
     counters: Option<Counters>,
     /// Joules since the start; `None` until a power is known.
     total_j: Option<f64>,
@@ -51,20 +50,31 @@ impl Sampler {
 
     /// As [`start`](Self::start), with another period; for tests.
     pub fn start_with(source: PowerSource, root: PathBuf, period: Duration) -> Self {
+        let (start, mut before) = (Instant::now(), None);
+        Self::start_reading(period, move || {
+            let now = source.read(start.elapsed().as_secs_f64());
+            let ticks = load::ticks(&root);
+            let machine = load::machine(&root, before, ticks);
+            before = ticks;
+            (now, machine)
+        })
+    }
+
+    /// Calls `read` once a period, as long as it may take; nobody waits for it.
+    pub(super) fn start_reading(period: Duration, read: impl FnMut() -> (Now, Machine) + Send + 'static) -> Self {
         let unread =
             Now { battery: Reading::unknown("not read yet"), power: Reading::unknown("not read yet"), rapl: None };
         let state = State {
             at: Instant::now(),
             now: unread,
             machine: Machine::default(),
-            ticks: None,
             counters: None,
             total_j: None,
             told_j: 0.0,
         };
         let shared = Arc::new(Shared { state: Mutex::new(state), stop: Mutex::new(false), stopped: Condvar::new() });
         let of_thread = shared.clone();
-        let run = move || sample(&of_thread, &source, &root, period);
+        let run = move || sample(&of_thread, period, read);
         if let Err(error) = thread::Builder::new().name("context".into()).spawn(run) {
             let mut state = shared.lock();
             state.now.battery = Reading::unknown(format!("no thread to read it: {error}"));
@@ -125,16 +135,13 @@ impl Shared {
     }
 }
 
-fn sample(shared: &Shared, source: &PowerSource, root: &std::path::Path, period: Duration) {
-    let start = Instant::now();
+fn sample(shared: &Shared, period: Duration, mut read: impl FnMut() -> (Now, Machine)) {
     loop {
-        // Read outside the lock: nobody waits for a driver.
-        let now = source.read(start.elapsed().as_secs_f64());
-        let ticks = load::ticks(root);
+        // Outside the lock, which turns take: a driver that hangs hangs none of them.
+        let (now, machine) = read();
         let mut state = shared.lock();
-        let machine = load::machine(root, state.ticks, ticks);
         state.take(now, Instant::now());
-        (state.ticks, state.machine) = (ticks, machine);
+        state.machine = machine;
         drop(state);
         if shared.pause(period) {
             return;

@@ -5,8 +5,10 @@ use super::{hwmon, rapl, supply};
 use crate::budget::EnergyMeter;
 use std::fs;
 use std::path::Path;
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 use tether_protocol::Reading;
+use tether_protocol::context::Machine;
 
 /// Writes a recorded tree (`PATH = TEXT`, `|` for a new line) into a folder.
 fn tree(fixture: &str) -> tempfile::TempDir {
@@ -148,6 +150,49 @@ fn a_file_that_blocks_delays_nobody() {
     assert!(matches!(sampler.battery(), Reading::Unknown { unknown } if unknown.contains("BAT0: status")));
     // Typically a microsecond; a busy machine may take the processor away for a while.
     assert!(slowest < Duration::from_millis(100), "{slowest:?}");
+}
+
+/// A driver that hangs in the middle of a sample, whichever file it is behind: what was read last is told meanwhile.
+#[test]
+fn a_reading_under_way_delays_nobody() {
+    let source = PowerSource::Simulated { capacity_j: 1_000.0, start_percent: 50.0, power_w: 1.0 };
+    let (begun, begins) = mpsc::channel();
+    let (let_go, held) = mpsc::channel::<()>();
+    let mut samples = 0;
+    let sampler = Sampler::start_reading(Duration::from_millis(1), move || {
+        samples += 1;
+        if samples == 2 {
+            begun.send(()).unwrap();
+            // Until the test lets go, or ends.
+            let _ = held.recv();
+        }
+        (source.read(0.0), Machine::default())
+    });
+    begins.recv_timeout(Duration::from_secs(30)).unwrap();
+    let (told, answers) = mpsc::channel();
+    std::thread::spawn(move || {
+        let known = sampler.battery().value().is_some() && sampler.power().value().is_some();
+        told.send(known && sampler.machine().value().is_some() && sampler.total_j().is_some())
+    });
+    let answered = answers.recv_timeout(Duration::from_secs(5));
+    let_go.send(()).unwrap();
+    assert_eq!(answered, Ok(true), "while the second reading hangs");
+}
+
+#[test]
+fn no_more_than_so_many_zones_are_looked_at() {
+    let root = tempfile::tempdir().unwrap();
+    let zone = |number: usize, milli: &str| {
+        put(root.path(), &format!("sys/class/thermal/thermal_zone{number:04}/temp"), milli)
+    };
+    (0..=load::MAX_ZONES).for_each(|number| zone(number, "40000"));
+    // Cooling devices sort before the zones and are none.
+    put(root.path(), "sys/class/thermal/cooling_device0/temp", "99000");
+    zone(load::MAX_ZONES, "90000");
+    let temperature_c = || load::machine(root.path(), None, None).temperature_c;
+    assert_eq!(temperature_c(), Some(40.0), "the last zone is one too many");
+    zone(load::MAX_ZONES - 1, "80000");
+    assert_eq!(temperature_c(), Some(80.0));
 }
 
 /// A driver that hangs for good hangs the sampler's thread: what it read last grows old, and then is unknown.

@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 
 /// The longest of them, `/proc/stat` of a machine with hundreds of processors.
 const MAX_BYTES: u64 = 64 * 1024;
+/// A folder of the largest machines has some hundreds of entries: `thermal`, a cooling device for each processor.
+const MAX_ENTRIES: usize = 4_096;
 
 /// # Errors
 /// The file cannot be read now. A pipe or a device that would block is an error, not a wait.
@@ -23,10 +25,10 @@ pub fn number(path: &Path) -> Option<f64> {
     text(path).ok()?.parse::<f64>().ok().filter(|value| value.is_finite())
 }
 
-/// The entries of a folder in the order of their names; none if it is not there.
+/// The entries of a folder in the order of their names, [`MAX_ENTRIES`] at most; none if it is not there.
 pub fn entries(folder: &Path) -> Vec<PathBuf> {
-    let mut found: Vec<PathBuf> =
-        fs::read_dir(folder).into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path())).collect();
+    let listed = fs::read_dir(folder).into_iter().flatten().take(MAX_ENTRIES);
+    let mut found: Vec<PathBuf> = listed.filter_map(|entry| Some(entry.ok()?.path())).collect();
     found.sort();
     found
 }
