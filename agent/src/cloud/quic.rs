@@ -2,7 +2,7 @@
 //!
 //! `keeper` dials and redials; `control` holds the control stream and notices a dead path; `exchange` is one turn;
 //! `meter` turns QUIC's path statistics and the turns' uploads into the link's reading, `probe` says when to send
-//! something only to know the rate; `shares` divides the datagrams among the turns.
+//! something only to know the rate; `shares` divides the datagrams among the turns; `window` says how many may be on their way.
 //! `docs/PROTOCOL.md` tells the bytes.
 
 mod control;
@@ -15,6 +15,7 @@ mod meter;
 mod probe;
 mod shares;
 mod tls;
+mod window;
 
 use super::{ByteCount, CloudError, CloudStream, CloudTurn};
 use failure::Failure;
