@@ -25,7 +25,7 @@ pub fn number(path: &Path) -> Option<f64> {
     text(path).ok()?.parse::<f64>().ok().filter(|value| value.is_finite())
 }
 
-/// The entries of a folder in the order of their names, [`MAX_ENTRIES`] at most; none if it is not there.
+/// The entries of a folder in the order of their names, `MAX_ENTRIES` at most; none if it is not there.
 pub fn entries(folder: &Path) -> Vec<PathBuf> {
     let listed = fs::read_dir(folder).into_iter().flatten().take(MAX_ENTRIES);
     let mut found: Vec<PathBuf> = listed.filter_map(|entry| Some(entry.ok()?.path())).collect();
