@@ -68,11 +68,11 @@ impl Turn {
 /// Of the turns with pictures.
 pub struct Errors {
     /// Of |predicted - measured| / measured of each turn that was answered.
-    pub median: f64,
-    pub mean: f64,
-    pub p90: f64,
+    median: f64,
+    mean: f64,
+    p90: f64,
     /// Of the bytes of all turns together, those that failed included.
-    pub total: f64,
+    total: f64,
     answered: usize,
     /// That failed after they had sent something, and what they had.
     failed: usize,
@@ -85,7 +85,7 @@ pub struct Errors {
     picture_bytes: u64,
     resized: usize,
     pub time_median: f64,
-    pub time_covered: f64,
+    time_covered: f64,
 }
 
 impl Errors {

@@ -23,8 +23,16 @@ pub(super) fn sizes(daemon: &Daemon, live: &Live, cloud: &Cloud, plan: &Plan, de
         plan.dialogue.messages.iter().filter(|message| !message.local_only).cloned().collect();
     let start = Frame::Image(ImageStart { turn_id: plan.turn_id.clone(), index: 0 });
     let start_bytes = start.encode().map_or(0, |frame| frame.len() as u64);
+    let empty = TurnRequest {
+        turn_id: plan.turn_id.clone(),
+        model: plan.cloud_model.clone(),
+        deadline_ms: Some(SOME_DEADLINE_MS),
+        sampling: plan.sampling.clone(),
+        messages: Vec::new(),
+        images: Vec::new(),
+    };
     let request_bytes = |dialogue: &[DialogueMessage], inputs: &TurnInputs| {
-        request(plan, dialogue, inputs).frame_bytes() as u64 + inputs.frames.len() as u64 * start_bytes
+        request(&empty, dialogue, inputs).frame_bytes() as u64 + inputs.frames.len() as u64 * start_bytes
     };
     let views: Vec<TurnInputs> =
         (0..plan.views.context.len()).map(|view| plan.views.chosen(ViewSet::EMPTY.with(view))).collect();
@@ -56,45 +64,33 @@ fn parts(
     (bytes(dialogue, &nothing), added.collect())
 }
 
-/// The request as it would travel, but for what is not known yet and has about the same length.
-fn request(plan: &Plan, dialogue: &[DialogueMessage], inputs: &TurnInputs) -> TurnRequest {
+/// `empty` with a dialogue and its views, as it would travel, but for what is not known yet and has about the same length.
+fn request(empty: &TurnRequest, dialogue: &[DialogueMessage], inputs: &TurnInputs) -> TurnRequest {
     let (width, height, byte_count) = SOME_PICTURE;
     let header = |view| ImageHeader { view, format: ImageFormat::Jpeg, width, height, byte_count };
     let images = inputs.frames.iter().filter_map(|frame| ViewName::new(frame.view.clone()).ok()).map(header);
-    TurnRequest {
-        turn_id: plan.turn_id.clone(),
-        model: plan.cloud_model.clone(),
-        deadline_ms: Some(SOME_DEADLINE_MS),
-        sampling: plan.sampling.clone(),
-        messages: prompt::cloud_messages(dialogue, inputs),
-        images: images.collect(),
-    }
+    TurnRequest { messages: prompt::cloud_messages(dialogue, inputs), images: images.collect(), ..empty.clone() }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::views::Frame as Picture;
     use std::cell::RefCell;
-    use std::sync::Arc;
 
     fn message(role: Role, text: &str) -> DialogueMessage {
         DialogueMessage { role, text: text.to_owned(), local_only: false }
     }
 
     fn bytes(dialogue: &[DialogueMessage], inputs: &TurnInputs) -> u64 {
-        let (width, height, byte_count) = SOME_PICTURE;
-        let view = |frame: &Arc<Picture>| ViewName::new(frame.view.clone()).unwrap();
-        let header = |view| ImageHeader { view, format: ImageFormat::Jpeg, width, height, byte_count };
-        let request = TurnRequest {
+        let empty = TurnRequest {
             turn_id: tether_protocol::TurnId::new("t1").unwrap(),
             model: None,
             deadline_ms: Some(SOME_DEADLINE_MS),
             sampling: tether_protocol::wire::Sampling::default(),
-            messages: prompt::cloud_messages(dialogue, inputs),
-            images: inputs.frames.iter().map(view).map(header).collect(),
+            messages: Vec::new(),
+            images: Vec::new(),
         };
-        request.frame_bytes() as u64
+        request(&empty, dialogue, inputs).frame_bytes() as u64
     }
 
     #[test]

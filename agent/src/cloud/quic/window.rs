@@ -98,6 +98,10 @@ impl ShortQueue {
             self.window = carried.max(FIRST_WINDOW).min(self.window);
             self.slow_start_until = self.window;
         }
+        self.begin_round(now);
+    }
+
+    fn begin_round(&mut self, now: Instant) {
         self.round_from = now;
         self.round_rtt = Duration::MAX;
     }
@@ -106,14 +110,12 @@ impl ShortQueue {
         if self.lost_until.is_some_and(|lost_until| sent <= lost_until) {
             return;
         }
-        self.lost_until = Some(now);
-        self.window = ((self.window as f64 * LOSS_FACTOR) as u64).max(self.least());
-        self.slow_start_until = self.window;
-        if is_persistent {
+        self.slow_start_until = ((self.window as f64 * LOSS_FACTOR) as u64).max(self.least());
+        (self.window, self.lost_until) = match is_persistent {
             // The path was away: begin anew, as after a timeout.
-            self.lost_until = None;
-            self.window = self.least();
-        }
+            true => (self.least(), None),
+            false => (self.slow_start_until, Some(now)),
+        };
     }
 }
 
@@ -122,8 +124,7 @@ impl Controller for ShortQueue {
         if std::mem::take(&mut self.idle) {
             self.busy_since = now;
             self.empty_rtt = None;
-            self.round_from = now;
-            self.round_rtt = Duration::MAX;
+            self.begin_round(now);
         }
     }
 
