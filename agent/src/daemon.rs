@@ -283,6 +283,11 @@ impl Daemon {
         &self.metrics
     }
 
+    /// The time that turns count in, see [`Keeper::now_ms`].
+    pub(crate) fn now_ms(&self) -> i64 {
+        self.budgets().now_ms()
+    }
+
     pub(crate) fn views(&self) -> MutexGuard<'_, Views> {
         self.views.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -2,8 +2,9 @@
 //! nor the model ever waits for a disk.
 //!
 //! A turn is begun before anything is executed and settled after; what a SIGKILL leaves open becomes `unfinished` at
-//! the next start. Committed transactions survive the process. A power cut may take those of the last second: the
-//! budgets' keeper syncs the log at most a second apart ([`Store::sync`]), and its lease covers what is not synced.
+//! the next start. Committed transactions survive the process. A power cut may take those of the last second: whatever
+//! is written wakes the daemon's syncing ([`Signs`]), which syncs the log at most a second apart ([`Store::sync`]). The
+//! budgets' lease covers what is not synced, and what a lock or a full disk keeps out.
 
 mod content;
 mod open;
@@ -20,16 +21,16 @@ pub use open::{OpenError, Opened};
 pub use retention::Limits;
 pub use sessions::{Memory, NewMessage, SessionUpdate};
 pub use settle::Settling;
-pub use spending::SavedBudgets;
+pub use spending::{SavedBudgets, Signs};
 pub use summary::RouteTotals;
 
 /// The schema of the database that this version writes.
 pub const SCHEMA_VERSION: usize = schema::MIGRATIONS.len();
 
 use rusqlite::Connection;
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::path::{Path, PathBuf};
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use tokio::sync::oneshot;
 
@@ -55,8 +56,13 @@ type Job = Box<dyn FnOnce(&mut Desk) + Send>;
 /// What the database's thread works with.
 struct Desk {
     connection: Connection,
-    /// Settlements that a full disk or a lock kept out; written before anything later is.
-    backlog: VecDeque<settle::Settlement>,
+    /// What a full disk or a lock kept out; written before anything later is.
+    backlog: VecDeque<settle::Waiting>,
+    /// Turns under way whose begin, or whose last reservation, could not be written.
+    unbegun: HashSet<String>,
+    /// What never will be written: the lease alone knows it.
+    lost: u64,
+    signs: Arc<Signs>,
     retention: retention::Retention,
 }
 
@@ -84,11 +90,16 @@ impl Store {
         let open::Open { connection, lock, budgets, notices } = open::open(path)?;
         let (jobs, queue) = mpsc::channel::<Job>();
         let retention = retention::Retention::new(limits);
-        let mut desk = Desk { connection, backlog: VecDeque::new(), retention };
+        let (backlog, unbegun, signs) = (VecDeque::new(), HashSet::new(), budgets.signs.clone());
+        let mut desk = Desk { connection, backlog, unbegun, lost: 0, signs, retention };
         let run = move || {
             let _held = lock;
             while let Ok(job) = queue.recv() {
+                let before = desk.connection.total_changes();
                 job(&mut desk);
+                if desk.connection.total_changes() != before {
+                    desk.signs.changed.notify_one();
+                }
             }
             desk.close();
         };

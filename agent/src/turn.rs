@@ -34,7 +34,7 @@ use tether_protocol::api::{ApiError, ChatTurn, RouteChoice};
 use tether_protocol::context::LinkState;
 use tether_protocol::limits::MAX_DEADLINE_MS;
 use tether_protocol::wire::ErrorCode;
-use tether_protocol::{Action, Context, Reading, Reason, TurnId};
+use tether_protocol::{Action, Context, Reading, Reason};
 use tokio::sync::OwnedSemaphorePermit;
 use tracing::Instrument;
 
@@ -224,9 +224,4 @@ fn unreached(live: &Live) -> Reason {
 /// Whether the route is not the policy's choice.
 fn hard_reason(request: &ChatTurn, local_only: Option<&str>) -> bool {
     local_only.is_some() || request.route != RouteChoice::Auto
-}
-
-/// A UUID of version 7: ids sort by time.
-fn new_turn_id() -> TurnId {
-    TurnId::new(uuid::Uuid::now_v7().to_string()).expect("a UUID is a legal name")
 }

@@ -1,6 +1,9 @@
 //! Budgets through the socket: caps under concurrency, refusals, pacing, restarts.
 
 use serde_json::{Value, json};
+use std::io::Write;
+use std::path::Path;
+use std::time::Duration;
 use tether::testing::{Behaviour, Upstream, World};
 
 /// Three answer tokens at this price cost exactly 0.003 USD, which is also the most that `max_tokens = 3` may cost.
@@ -210,4 +213,138 @@ async fn a_budget_that_nothing_can_predict_is_a_setting_that_is_refused() {
     let missing = start("[budgets]\nusd_per_wek = 1\n").await.unwrap();
     assert!(missing.contains("did you mean `usd_per_day`") || missing.contains("usd_per"), "{missing}");
     assert!(start("[budgets]\nlatency_ms = 60000\nusd_per_day = 1\n").await.is_none());
+}
+
+fn in_state(upstream: &Upstream) -> String {
+    let ledger = "[ledger]\npath = \"state/t.db\"\n[budgets]\nusd_per_mission = 1.0\npacing = false\n";
+    format!("{ALWAYS_CLOUD}{NO_MODEL}{ledger}{}{PRICES}", upstream.config())
+}
+
+/// The daemon before may hold the ledger a moment longer than it serves.
+async fn start_again(folder: &Path, extra: &str) -> World {
+    for _ in 0..100 {
+        match World::start(folder, extra).await {
+            Ok(world) => return world,
+            Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+        }
+    }
+    World::start(folder, extra).await.unwrap()
+}
+
+/// Twenty turns while the ledger in `folder/state` cannot be written; then a kill, and an orderly stop: either way they
+/// are counted.
+async fn trouble_is_counted<T>(folder: &Path, begin_trouble: impl FnOnce(&Path) -> T, end_trouble: impl FnOnce(T)) {
+    let upstream = Upstream::start(Behaviour::Answer).await.unwrap();
+    let (extra, state) = (in_state(&upstream), folder.join("state"));
+    let world = World::start(folder, &extra).await.unwrap();
+    for _ in 0..3 {
+        assert_eq!(ask(&world, "auto").await.status, 200);
+    }
+    let trouble = begin_trouble(&state);
+    for _ in 0..20 {
+        assert_eq!(ask(&world, "auto").await.status, 200, "a ledger in trouble stops no answer");
+    }
+    assert!(!world.get("/v1/status").await.unwrap().json()["problems"].as_array().unwrap().is_empty());
+    // What a SIGKILL would leave now, elsewhere.
+    let killed = tempfile::tempdir().unwrap();
+    std::fs::create_dir(killed.path().join("state")).unwrap();
+    for file in std::fs::read_dir(&state).unwrap() {
+        let file = file.unwrap();
+        if file.file_name().to_string_lossy().starts_with("t.db") {
+            std::fs::copy(file.path(), killed.path().join("state").join(file.file_name())).unwrap();
+        }
+    }
+    world.stop().await.unwrap();
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    end_trouble(trouble);
+    for (how, folder) in [("an orderly stop", folder), ("a kill", killed.path())] {
+        for start in ["the first", "the second"] {
+            let world = start_again(folder, &extra).await;
+            let mission = budget(&world, "usd_per_mission").await;
+            assert_eq!((&mission["spent"], &mission["turns"]), (&json!(0.069), &json!(23)), "{how}, {start} start");
+            let problems = world.get("/v1/status").await.unwrap().json()["problems"].to_string();
+            let told = problems.contains("could not be written before the last stop; the lease counts");
+            assert_eq!(told, start == "the first", "{how}, {start} start: {problems}");
+            world.stop().await.unwrap();
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_lock_keeps_out_of_the_ledger_is_counted_after_any_stop() {
+    let folder = tempfile::tempdir().unwrap();
+    let lock = |state: &Path| {
+        let other = rusqlite::Connection::open(state.join("t.db")).unwrap();
+        other.execute_batch("BEGIN IMMEDIATE").unwrap();
+        other
+    };
+    trouble_is_counted(folder.path(), lock, |other| other.execute_batch("ROLLBACK").unwrap()).await;
+}
+
+/// Runs itself again where it may mount a file system of one megabyte.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs user namespaces, or root"]
+async fn what_a_full_disk_keeps_out_of_the_ledger_is_counted_after_any_stop() {
+    const FOLDER: &str = "TETHER_TEST_FULL_DISK";
+    if let Some(folder) = std::env::var_os(FOLDER) {
+        let fill = |state: &Path| {
+            let mut filler = std::fs::File::create(state.join("filler")).unwrap();
+            while filler.write_all(&[7; 4_096]).is_ok() {}
+            state.join("filler")
+        };
+        return trouble_is_counted(Path::new(&folder), fill, |filler| std::fs::remove_file(filler).unwrap()).await;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir(folder.path().join("state")).unwrap();
+    let name = "what_a_full_disk_keeps_out_of_the_ledger_is_counted_after_any_stop";
+    let script = format!("mount -t tmpfs -o size=1m tmpfs \"${FOLDER}/state\" && exec \"$0\" --ignored --exact {name}");
+    let status = std::process::Command::new("unshare")
+        .args(["-Urm", "sh", "-c", &script])
+        .arg(std::env::current_exe().unwrap())
+        .env(FOLDER, folder.path())
+        .status();
+    assert!(status.unwrap().success());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_lock_kept_out_is_written_soon_after_it_without_another_turn() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_upstream, world) = scene(folder.path(), &format!("{ALWAYS_CLOUD}{NO_MODEL}")).await;
+    let other = rusqlite::Connection::open(folder.path().join("t.db")).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    assert_eq!(ask(&world, "auto").await.status, 200);
+    // Long enough for a retry that fails, too.
+    tokio::time::sleep(Duration::from_millis(2_500)).await;
+    assert_eq!(world.daemon.store().turn_count().await.unwrap(), 0);
+    other.execute_batch("ROLLBACK").unwrap();
+    for _ in 0..100 {
+        if world.daemon.store().turn_count().await.unwrap() == 1 {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("nobody tried again");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_boot_without_a_clock_goes_on_after_the_newest_turn() {
+    let folder = tempfile::tempdir().unwrap();
+    let (upstream, world) = scene(folder.path(), &format!("{ALWAYS_CLOUD}{NO_MODEL}")).await;
+    // The clock stood a day later when this one was written.
+    let mut newest = tether::testing::turn_record("newest");
+    newest.started_unix_ms += 86_400_000;
+    let seconds = newest.started_unix_ms.unsigned_abs() / 1_000;
+    let id = uuid::Uuid::new_v7(uuid::Timestamp::from_unix(uuid::NoContext, seconds, 999_000_000));
+    newest.turn_id = tether_protocol::TurnId::new(id.to_string()).unwrap();
+    world.daemon.store().settle(&newest, None).await.unwrap();
+    world.stop().await.unwrap();
+    let world = start_again(folder.path(), &format!("{ALWAYS_CLOUD}{NO_MODEL}\n{}{PRICES}", upstream.config())).await;
+    let mut last = (newest.turn_id.to_string(), newest.started_unix_ms);
+    for _ in 0..3 {
+        let id = ask(&world, "auto").await.json()["tether"]["turn_id"].as_str().unwrap().to_owned();
+        let record = world.get(&format!("/v1/turns/{id}")).await.unwrap().json();
+        let now = (id, record["started_unix_ms"].as_i64().unwrap());
+        assert!(now.0 > last.0 && now.1 > last.1, "{now:?} after {last:?}");
+        last = now;
+    }
 }

@@ -2,15 +2,16 @@
 //!
 //! Nothing here waits under the lock, and nothing here writes the database: it says what to write (`Charge`s, new
 //! windows), and the turn writes it with its own record. A turn that is about to act waits for [`Keeper::covered`],
-//! which is at once unless the lease is used up.
+//! which is at once unless the lease is used up, or the database cannot be written: then the lease is written for every
+//! turn, and says exactly what is spent.
 
 use super::guard::Guard;
 use super::lease::{Lease, LeaseError};
 use crate::config::BudgetSettings;
-use crate::store::SavedBudgets;
+use crate::store::{SavedBudgets, Signs};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tether_policies::budget::{
     Account, Accounts, Amounts, Budget, BudgetName, Clock, Counts, Prices, Refused, Reservation, Resource, Settled,
@@ -51,8 +52,8 @@ pub struct Keeper {
     started: Instant,
     lease_path: PathBuf,
     boot_id: String,
-    /// Something was reserved or settled since the last sync.
-    changed: Notify,
+    /// Of the database; whatever changes here is told there, too.
+    signs: Arc<Signs>,
     /// Somebody waits for a lease.
     urgent: Notify,
     /// Counts the syncs.
@@ -68,12 +69,21 @@ struct State {
     /// Spending of budgets that are not in force now.
     idle: BTreeMap<BudgetName, Spending>,
     /// What the lease file says, as far as it is synced.
-    leased: BTreeMap<BudgetName, Spending>,
+    leased: Leased,
     /// Windows that have their row in the database.
     opened: BTreeMap<BudgetName, u64>,
     largest: Amounts,
     /// Reads a wall clock; tests bring their own.
     wall_ms: fn() -> i64,
+}
+
+/// What a lease says of the budgets.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Leased {
+    ahead: BTreeMap<BudgetName, Spending>,
+    /// What the database lacks, and if that is anything, what is spent and reserved.
+    unwritten: u64,
+    held: BTreeMap<BudgetName, Spending>,
 }
 
 impl Keeper {
@@ -91,17 +101,25 @@ impl Keeper {
             notices.push(format!("{error}; the database's word is taken, and a new lease is begun"));
             None
         });
-        let raised = lease.map(|lease| lease.settle(&boot_id, &saved.spending)).unwrap_or_default();
+        let lease = lease.unwrap_or_default();
+        let (raised, unwritten) = (lease.settle(&boot_id, &saved.spending), lease.unwritten);
         for (name, spending) in &raised {
-            let value = |count| name.resource.value(count);
             let before = saved.spending.insert(*name, *spending).map_or(0, |before| before.spent);
-            notices.push(format!(
-                "{name}: after a power cut or a lost database {} count as spent instead of {}, the most it can have been",
-                value(spending.spent),
-                value(before)
-            ));
+            let [now, before] = [spending.spent, before].map(|count| name.resource.value(count));
+            notices.push(match unwritten {
+                0 => format!(
+                    "{name}: after a power cut or a lost database {now} count as spent instead of {before}, the most it \
+                     can have been"
+                ),
+                _ => format!(
+                    "{name}: {unwritten} turns or windows could not be written before the last stop; the lease counts: \
+                     {now} are spent instead of {before}"
+                ),
+            });
         }
-        let newest = saved.spending.values().map(|spending| spending.start_ms).max().unwrap_or(i64::MIN);
+        let windows = saved.spending.values().map(|spending| spending.start_ms);
+        // Ids sort by time, so a turn of now must not have one of before the newest turn.
+        let newest = windows.chain(saved.newest_ms.map(|ms| ms.saturating_add(1))).max().unwrap_or(i64::MIN);
         let mut clock = Clock::new(wall_ms(), 0, newest);
         let now_ms = clock.now(wall_ms(), 0);
         let budgets = budgets(settings, &saved.caps);
@@ -111,7 +129,7 @@ impl Keeper {
             settings: settings.clone(),
             caps: saved.caps,
             idle: saved.spending,
-            leased: BTreeMap::new(),
+            leased: Leased::default(),
             opened: BTreeMap::new(),
             largest: Amounts::ZERO,
             wall_ms,
@@ -121,10 +139,12 @@ impl Keeper {
             started: Instant::now(),
             lease_path,
             boot_id,
-            changed: Notify::new(),
+            signs: saved.signs,
             urgent: Notify::new(),
             synced: watch::Sender::new(0),
         };
+        // So that the lease soon has its room on the disk, before that may be full.
+        keeper.signs.changed.notify_one();
         (keeper, notices, raised)
     }
 
@@ -144,7 +164,7 @@ impl Keeper {
         state.settings = settings.clone();
         state.reconfigure(now_ms);
         drop(state);
-        self.changed.notify_one();
+        self.signs.changed.notify_one();
     }
 
     /// Whether any budget is in force.
@@ -206,7 +226,7 @@ impl Keeper {
         let (mut state, now_ms) = self.lock();
         let settled = state.accounts.settle(now_ms, reservation, measured);
         drop(state);
-        self.changed.notify_one();
+        self.signs.changed.notify_one();
         settled
     }
 
@@ -241,7 +261,7 @@ impl Keeper {
         };
         state.reconfigure(now_ms);
         drop(state);
-        self.changed.notify_one();
+        self.signs.changed.notify_one();
     }
 
     /// Begins a new window; returns what to write.
@@ -253,7 +273,7 @@ impl Keeper {
         let spending = state.accounts.reset(now_ms, name).ok_or(SetError::NotInForce(name))?.spending;
         state.opened.insert(name, spending.generation);
         drop(state);
-        self.changed.notify_one();
+        self.signs.changed.notify_one();
         Ok(spending)
     }
 
@@ -284,12 +304,18 @@ impl Keeper {
         }
     }
 
-    /// Waits until the lease on the disk covers everything that is spent and reserved. If it cannot be written, the turn
-    /// goes on after the attempt: [`sync`](Self::sync) reports it.
+    /// The wall clock, made monotonic: never before the newest turn of the ledger, so that ids and times of turns keep
+    /// their order over a boot without a clock.
+    pub fn now_ms(&self) -> i64 {
+        self.lock().1
+    }
+
+    /// Waits until the lease on the disk covers everything that is spent and reserved, and says it exactly while the
+    /// database does not. If it cannot be written, the turn goes on after the attempt: [`sync`](Self::sync) reports it.
     pub async fn covered(&self) {
         let mut synced = self.synced.subscribe();
-        self.changed.notify_one();
-        if self.lock().0.is_covered() {
+        self.signs.changed.notify_one();
+        if self.is_covered() {
             return;
         }
         // The first sync may have begun before this turn reserved.
@@ -297,24 +323,34 @@ impl Keeper {
             self.urgent.notify_one();
             // The sender lives as long as `self`.
             let _ = synced.changed().await;
-            if self.lock().0.is_covered() {
+            if self.is_covered() {
                 return;
             }
         }
     }
 
+    fn is_covered(&self) -> bool {
+        let unwritten = self.signs.unwritten();
+        self.lock().0.is_covered(unwritten)
+    }
+
     /// Waits for something to sync, and then for the group's second to pass or for somebody who cannot wait.
     pub async fn wants_sync(&self, group: Duration) {
-        self.changed.notified().await;
+        self.signs.changed.notified().await;
         let _ = tokio::time::timeout(group, self.urgent.notified()).await;
     }
 
-    /// Extends the lease on the disk where it is nearly used up. Blocks.
+    /// Extends the lease on the disk where it is nearly used up, and tells what the database lacks. Blocks.
     ///
     /// # Errors
     /// The file cannot be written; turns go on without the cover.
     pub fn sync(&self) -> Result<(), LeaseError> {
-        let wanted = self.lock().0.wanted_lease();
+        let unwritten = self.signs.unwritten();
+        if unwritten > 0 {
+            // Until it is written, again a group's time later, also where no turn comes.
+            self.signs.changed.notify_one();
+        }
+        let wanted = self.lock().0.wanted_lease(unwritten);
         let written = match &wanted {
             Some(leased) => self.lease(leased, false).write(&self.lease_path),
             None => Ok(()),
@@ -326,23 +362,26 @@ impl Keeper {
         written
     }
 
-    fn lease(&self, leased: &BTreeMap<BudgetName, Spending>, clean: bool) -> Lease {
-        let budgets = leased.iter().map(|(name, spending)| (name.to_string(), *spending)).collect();
-        Lease { boot_id: self.boot_id.clone(), clean, budgets }
+    fn lease(&self, leased: &Leased, clean: bool) -> Lease {
+        let named = |spending: &BTreeMap<BudgetName, Spending>| {
+            spending.iter().map(|(name, spending)| (name.to_string(), *spending)).collect()
+        };
+        let Leased { ahead, unwritten, held } = leased;
+        let (budgets, held) = (named(ahead), named(held));
+        Lease { number: 0, boot_id: self.boot_id.clone(), clean, budgets, unwritten: *unwritten, held }
     }
 
-    /// Writes that the daemon stopped in order. The database must be closed by then.
+    /// Writes that the daemon stopped in order, unless the database lacks something. It must be closed by then.
     pub fn close(&self) -> Result<(), LeaseError> {
         // Whoever waits for something to sync sees that the daemon is gone.
-        self.changed.notify_one();
-        let spent: BTreeMap<BudgetName, Spending> = {
-            let (state, _) = self.lock();
-            state.accounts.accounts().iter().map(|account| (account.budget.name, account.spending)).collect()
-        };
+        self.signs.changed.notify_one();
+        let unwritten = self.signs.unwritten();
+        let spent = self.lock().0.held();
         if spent.is_empty() && !self.lease_path.exists() {
             return Ok(());
         }
-        self.lease(&spent, true).write(&self.lease_path)
+        let held = if unwritten > 0 { spent.clone() } else { BTreeMap::new() };
+        self.lease(&Leased { ahead: spent, unwritten, held }, unwritten == 0).write(&self.lease_path)
     }
 }
 
@@ -357,14 +396,27 @@ impl State {
         self.largest.0.iter_mut().zip(amounts.0).for_each(|(largest, amount)| *largest = (*largest).max(amount));
     }
 
-    fn is_covered(&self) -> bool {
+    /// What is spent, and reserved: should the process end now, nobody will know better of it.
+    fn held(&self) -> BTreeMap<BudgetName, Spending> {
+        let held = |account: &Account| {
+            let unknown = account.spending.unknown.saturating_add(account.reserved);
+            (account.budget.name, Spending { spent: account.held(), unknown, ..account.spending })
+        };
+        self.accounts.accounts().iter().map(held).collect()
+    }
+
+    fn is_covered(&self, unwritten: u64) -> bool {
+        let unsaid = self.leased.unwritten == 0 || self.leased.held != self.held();
+        if unwritten > 0 && unsaid && !self.accounts.is_empty() {
+            return false;
+        }
         self.accounts.accounts().iter().all(|account| self.lease_left(account).is_some())
     }
 
     /// How far the lease reaches beyond what is spent and reserved; `None`: not even so far.
     fn lease_left(&self, account: &Account) -> Option<u64> {
         let needed = account.held();
-        let leased = self.leased.get(&account.budget.name);
+        let leased = self.leased.ahead.get(&account.budget.name);
         match leased.filter(|leased| leased.generation == account.spending.generation) {
             Some(leased) => leased.spent.checked_sub(needed),
             // Nothing is spent: nothing has to be covered.
@@ -373,8 +425,10 @@ impl State {
     }
 
     /// What the lease should say, if it has to say something else than it does.
-    fn wanted_lease(&self) -> Option<BTreeMap<BudgetName, Spending>> {
-        let mut extend = false;
+    fn wanted_lease(&self, unwritten: u64) -> Option<Leased> {
+        let held = if unwritten > 0 { self.held() } else { BTreeMap::new() };
+        // The first one of a run is written at once.
+        let mut extend = self.leased.ahead.is_empty() || unwritten != self.leased.unwritten || held != self.leased.held;
         let lease = |account: &Account| {
             let (name, cap) = (account.budget.name, account.budget.cap);
             let ahead = (cap / LEASE_SHARE).max(self.largest[name.resource].saturating_mul(LEASE_TURNS)).max(1);
@@ -386,8 +440,8 @@ impl State {
             let spent = needed.saturating_add(ahead).min(cap.max(needed));
             (name, Spending { spent, ..account.spending })
         };
-        let wanted: BTreeMap<_, _> = self.accounts.accounts().iter().map(lease).collect();
-        extend.then_some(wanted)
+        let ahead: BTreeMap<_, _> = self.accounts.accounts().iter().map(lease).collect();
+        (extend && !ahead.is_empty()).then_some(Leased { ahead, unwritten, held })
     }
 }
 

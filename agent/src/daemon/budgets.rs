@@ -12,7 +12,7 @@ use std::time::Duration;
 /// What is not synced for so long is covered by the lease.
 const SYNC_GROUP: Duration = Duration::from_secs(1);
 
-/// The keeper; dropping it writes that the daemon stopped in order.
+/// The keeper; dropping it writes that the daemon stopped in order, if the database has everything by then.
 pub(super) struct Budgets(pub(super) Arc<Keeper>);
 
 impl Budgets {
@@ -48,8 +48,8 @@ impl Drop for Budgets {
     }
 }
 
-/// Syncs what was written, together for all turns of a second, and keeps the lease ahead of what is reserved. Idle
-/// while nothing happens; ends with the daemon.
+/// Syncs what was written, together for all turns of a second, keeps the lease ahead of what is reserved, and tries
+/// again what could not be written. Idle while nothing happens; ends with the daemon.
 pub(super) async fn keep_synced(daemon: Weak<Daemon>, keeper: Arc<Keeper>) {
     loop {
         keeper.wants_sync(SYNC_GROUP).await;
@@ -64,7 +64,9 @@ pub(super) async fn keep_synced(daemon: Weak<Daemon>, keeper: Arc<Keeper>) {
             daemon
         });
         if let Ok(daemon) = syncing.await {
-            daemon.ledger_result(daemon.store().retry().await);
+            // Not logged every second: whoever could not write it told it loudly.
+            let problem = daemon.store().retry().await.err().map(|error| error.to_string());
+            daemon.set_problem("ledger", problem.unwrap_or_default());
         }
     }
 }

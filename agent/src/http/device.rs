@@ -3,7 +3,7 @@
 use super::body;
 use super::reply::Refusal;
 use crate::config::Settings;
-use crate::daemon::{Daemon, Live, unix_ms};
+use crate::daemon::{Daemon, Live};
 use crate::execute::LocalZoo;
 use crate::metrics::Readings;
 use crate::views::{PushError, ViewKind};
@@ -88,7 +88,7 @@ pub(super) async fn status(State(daemon): State<Arc<Daemon>>) -> Json<Status> {
     let live = daemon.live();
     let settings = &live.settings;
     let (views, sensors) = views(&daemon, &live);
-    let sessions = daemon.store().session_count(settings.sessions, unix_ms()).await;
+    let sessions = daemon.store().session_count(settings.sessions, daemon.now_ms()).await;
     let turns = daemon.store().turn_count().await;
     let mut problems = daemon.problems();
     problems.extend([sessions.as_ref().err(), turns.as_ref().err()].into_iter().flatten().map(ToString::to_string));
@@ -227,7 +227,7 @@ pub(super) async fn metrics(State(daemon): State<Arc<Daemon>>) -> Result<Respons
         let message = "metrics are turned off (metrics.enabled in the settings)";
         return Err(ApiError::refused(404, "metrics_disabled", message).into());
     }
-    let sessions = daemon.store().session_count(live.settings.sessions, unix_ms()).await.unwrap_or(0);
+    let sessions = daemon.store().session_count(live.settings.sessions, daemon.now_ms()).await.unwrap_or(0);
     let queue = daemon.local().map_or(0, |model| model.load_now().queue);
     daemon.metrics().surroundings(&Readings {
         link: daemon.link(&live),

@@ -1,5 +1,6 @@
 //! Dialogues with memory: text only, bounded in messages, bytes, number and age.
 
+use super::settle::Waiting;
 use super::{Failure, Store, StoreError};
 use crate::config::SessionSettings;
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
@@ -51,7 +52,7 @@ impl Store {
     ) -> Result<Memory, StoreError> {
         self.at_desk(move |desk| {
             let (db, backlog) = (&desk.connection, &desk.backlog);
-            let waiting = backlog.iter().filter_map(|it| it.with.update.as_ref()).filter(|it| it.session == session);
+            let waiting = backlog.iter().filter_map(Waiting::update).filter(|it| it.session == session);
             let waiting: Vec<NewMessage> = waiting.flat_map(|update| update.messages.clone()).collect();
             let oldest = now_unix_ms.saturating_sub(limits.ttl_ms);
             let select = "SELECT created_ms, updated_ms >= ?2 FROM sessions WHERE id = ?1";

@@ -3,14 +3,14 @@
 use super::content::{self, Content};
 use super::open::PATIENCE;
 use super::sessions::{SessionUpdate, append};
-use super::spending::{charge, signed};
+use super::spending::{self, charge, signed};
 use super::{Desk, Failure, Store, StoreError};
 use rusqlite::{ErrorCode, Transaction, params};
 use std::time::Duration;
-use tether_policies::budget::{Amounts, Charge, Counts, counts};
+use tether_policies::budget::{Amounts, BudgetName, Charge, Counts, Spending, counts};
 use tether_protocol::{Route, TurnId, TurnRecord};
 
-/// Settlements that wait for a database that cannot be written: some minutes of a busy robot, a few MB.
+/// Settlements and windows that wait for a database that cannot be written: some minutes of a busy robot, a few MB.
 const MAX_BACKLOG: usize = 1_024;
 /// How long a database is waited for that was locked a moment ago.
 const IMPATIENCE: Duration = Duration::from_millis(20);
@@ -35,7 +35,26 @@ impl From<Option<SessionUpdate>> for Settling {
 /// A settlement ready to be written.
 pub(super) struct Settlement {
     row: Row,
-    pub(super) with: Settling,
+    with: Settling,
+}
+
+/// What has to be written, now or when the database lets it.
+pub(super) enum Waiting {
+    Turn(Box<Settlement>),
+    /// A window begins with nothing spent, unless it is known already.
+    Window(BudgetName, Spending),
+    /// What is spent of a window, whatever was known before.
+    Spending(BudgetName, Spending),
+}
+
+impl Waiting {
+    /// What a dialogue is to remember.
+    pub(super) fn update(&self) -> Option<&SessionUpdate> {
+        match self {
+            Waiting::Turn(settlement) => settlement.with.update.as_ref(),
+            Waiting::Window(..) | Waiting::Spending(..) => None,
+        }
+    }
 }
 
 struct Row {
@@ -88,11 +107,12 @@ impl Store {
     /// The database cannot be written.
     pub async fn reserve(&self, turn: TurnId, reserved: &Amounts) -> Result<(), StoreError> {
         let [usd, energy, uplink, downlink] = reserved.0.map(signed);
-        self.call(move |db| {
+        self.at_desk(move |desk| {
             let update =
                 "UPDATE turns SET usd = ?2, energy = ?3, uplink = ?4, downlink = ?5 WHERE id = ?1 AND open = 1";
-            db.execute(update, params![turn.as_str(), usd, energy, uplink, downlink])?;
-            Ok(())
+            let values = params![turn.as_str(), usd, energy, uplink, downlink];
+            let updated = desk.connection.execute(update, values).map(drop).map_err(Failure::from);
+            desk.note_begin(turn.as_str(), updated)
         })
         .await
     }
@@ -105,13 +125,13 @@ impl Store {
     /// The database cannot be written.
     pub async fn settle(&self, record: &TurnRecord, with: impl Into<Settling>) -> Result<(), StoreError> {
         let settlement = settlement(record, with.into()).map_err(|failure| self.explain(failure))?;
-        self.at_desk(move |desk| desk.settle(settlement)).await
+        self.at_desk(move |desk| desk.keep(settlement)).await
     }
 
     /// As [`settle`](Self::settle), from where nothing can wait, such as a drop. A failure is logged.
     pub fn settle_later(&self, record: &TurnRecord, with: impl Into<Settling>) {
         match settlement(record, with.into()) {
-            Ok(settlement) => self.post(move |desk| desk.settle(settlement)),
+            Ok(settlement) => self.post(move |desk| desk.keep(settlement)),
             Err(error) => tracing::error!(%error, "a turn could not be recorded"),
         }
     }
@@ -123,7 +143,7 @@ impl Store {
     /// The database cannot be written.
     pub async fn settle_all(&self, turns: Vec<(TurnRecord, Settling)>) -> Result<(), StoreError> {
         let settlements: Result<Vec<_>, _> =
-            turns.into_iter().map(|(record, with)| settlement(&record, with)).collect();
+            turns.into_iter().map(|(record, with)| Settlement::new(&record, with)).collect();
         let settlements = settlements.map_err(|failure| self.explain(failure))?;
         self.at_desk(move |desk| desk.write_all(&settlements)).await
     }
@@ -133,19 +153,39 @@ impl Store {
     /// # Errors
     /// The database still cannot be written.
     pub async fn retry(&self) -> Result<(), StoreError> {
-        self.at_desk(|desk| desk.flush()).await
+        self.at_desk(|desk| {
+            if desk.backlog.is_empty() {
+                return Ok(());
+            }
+            let flushed = desk.flush();
+            desk.note(flushed)
+        })
+        .await
     }
 }
 
-fn settlement(record: &TurnRecord, with: Settling) -> Result<Settlement, Failure> {
-    Ok(Settlement { row: Row::new(record, counts(&record.measured))?, with })
+impl Settlement {
+    fn new(record: &TurnRecord, with: Settling) -> Result<Self, Failure> {
+        Ok(Self { row: Row::new(record, counts(&record.measured))?, with })
+    }
+}
+
+fn settlement(record: &TurnRecord, with: Settling) -> Result<Waiting, Failure> {
+    Settlement::new(record, with).map(|settlement| Waiting::Turn(Box::new(settlement)))
 }
 
 impl Desk {
     fn begin(&mut self, row: &Row) -> Result<(), Failure> {
-        let begun = self.try_begin(row);
-        self.note(&begun)?;
-        begun
+        // After what waits: a turn that a crash cuts off counts in the newest window that has a row.
+        let begun = self.flush().and_then(|()| self.try_begin(row));
+        self.note_begin(&row.id, begun)
+    }
+
+    fn note_begin(&mut self, turn: &str, begun: Result<(), Failure>) -> Result<(), Failure> {
+        if begun.is_err() {
+            self.unbegun.insert(turn.to_owned());
+        }
+        self.note(begun)
     }
 
     fn try_begin(&mut self, row: &Row) -> Result<(), Failure> {
@@ -160,18 +200,24 @@ impl Desk {
         Ok(())
     }
 
-    fn settle(&mut self, settlement: Settlement) -> Result<(), Failure> {
-        // In their order: a dialogue's messages must not change places.
-        let settled = self.flush().and_then(|()| self.write(&settlement));
-        if settled.as_ref().is_err_and(passes) {
-            if self.backlog.len() >= MAX_BACKLOG {
-                tracing::error!("more than {MAX_BACKLOG} turns wait for the database; one is lost");
-            } else {
-                self.backlog.push_back(settlement);
-            }
+    /// Writes it after everything that waits, or lets it wait as well.
+    pub(super) fn keep(&mut self, waiting: Waiting) -> Result<(), Failure> {
+        if let Waiting::Turn(settlement) = &waiting {
+            self.unbegun.remove(&settlement.row.id);
         }
-        self.note(&settled)?;
-        settled
+        // In their order: a dialogue's messages must not change places.
+        let kept = self.flush().and_then(|()| self.write(&waiting));
+        match &kept {
+            Err(failure) if passes(failure) && self.backlog.len() < MAX_BACKLOG => self.backlog.push_back(waiting),
+            Err(failure) => {
+                self.lost += 1;
+                if passes(failure) {
+                    tracing::error!("more than {MAX_BACKLOG} turns wait for the database; one is lost");
+                }
+            }
+            Ok(()) => {}
+        }
+        self.note(kept)
     }
 
     fn flush(&mut self) -> Result<(), Failure> {
@@ -181,14 +227,22 @@ impl Desk {
                     self.backlog.push_front(oldest);
                     return Err(failure);
                 }
-                Err(error) => tracing::error!(%error, "a turn could not be recorded"),
+                Err(error) => {
+                    self.lost += 1;
+                    tracing::error!(%error, "a turn could not be recorded");
+                }
                 Ok(()) => {}
             }
         }
         Ok(())
     }
 
-    fn write(&mut self, settlement: &Settlement) -> Result<(), Failure> {
+    fn write(&mut self, waiting: &Waiting) -> Result<(), Failure> {
+        let settlement = match waiting {
+            Waiting::Turn(settlement) => settlement,
+            Waiting::Window(name, window) => return Ok(spending::open_window(&self.connection, *name, window)?),
+            Waiting::Spending(name, spent) => return Ok(spending::put(&self.connection, *name, spent)?),
+        };
         let transaction = self.connection.transaction()?;
         let added = write(&transaction, settlement)?;
         transaction.commit()?;
@@ -207,15 +261,18 @@ impl Desk {
         Ok(())
     }
 
-    /// A database that is locked is waited for once, not by every turn.
-    fn note<T>(&self, result: &Result<T, Failure>) -> Result<(), Failure> {
+    /// After every attempt to write. A database that is locked is waited for once, not by every turn; what is missing in
+    /// it is told to the keeper of the budgets before the caller goes on.
+    fn note(&mut self, result: Result<(), Failure>) -> Result<(), Failure> {
+        self.signs.tell((self.backlog.len() + self.unbegun.len()) as u64 + self.lost);
         let patience = if result.as_ref().is_err_and(passes) { IMPATIENCE } else { PATIENCE };
-        Ok(self.connection.busy_timeout(patience)?)
+        result.and(Ok(self.connection.busy_timeout(patience)?))
     }
 
     pub(super) fn close(&mut self) {
-        if let Err(error) = self.flush() {
-            tracing::error!(%error, turns = self.backlog.len(), "turns could not be recorded");
+        let flushed = self.flush();
+        if let Err(error) = self.note(flushed) {
+            tracing::error!(%error, left = self.backlog.len(), "turns could not be recorded; the lease counts them");
         }
     }
 }

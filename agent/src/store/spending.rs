@@ -1,10 +1,34 @@
 //! What was spent of the budgets. A turn's charges are written in the transaction that settles it, so that neither can
 //! be there without the other.
 
+use super::settle::Waiting;
 use super::{Failure, Store, StoreError};
-use rusqlite::{Connection, Transaction, params};
+use rusqlite::{Connection, OptionalExtension, Transaction, params};
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use tether_policies::budget::{BudgetName, Charge, Spending};
+use tokio::sync::Notify;
+
+/// What the database's thread tells the budgets' keeper.
+#[derive(Debug, Default)]
+pub struct Signs {
+    unwritten: AtomicU64,
+    /// Something was written, or could not be.
+    pub changed: Notify,
+}
+
+impl Signs {
+    /// Turns, windows and the like whose spending the database lacks: while there are any, it must not be believed.
+    pub fn unwritten(&self) -> u64 {
+        self.unwritten.load(Ordering::Acquire)
+    }
+
+    pub fn tell(&self, unwritten: u64) {
+        self.unwritten.store(unwritten, Ordering::Release);
+        self.changed.notify_one();
+    }
+}
 
 /// What the database knows of the budgets.
 #[derive(Debug, Clone, Default)]
@@ -13,6 +37,9 @@ pub struct SavedBudgets {
     pub spending: BTreeMap<BudgetName, Spending>,
     /// Caps that were set while running, in counts.
     pub caps: BTreeMap<BudgetName, u64>,
+    /// When the newest turn began: time cannot have been earlier since.
+    pub newest_ms: Option<i64>,
+    pub signs: Arc<Signs>,
 }
 
 impl Store {
@@ -34,35 +61,37 @@ impl Store {
         .await
     }
 
-    /// Writes down that a budget's window began anew, or what is known of one from elsewhere.
+    /// Writes down that a budget's window began anew, or what is known of one from elsewhere. If the database cannot be
+    /// written now, it is written before anything later is.
     ///
     /// # Errors
     /// The database cannot be written.
     pub async fn put_spending(&self, name: BudgetName, spending: Spending) -> Result<(), StoreError> {
-        self.call(move |db| {
-            let Spending { generation, start_ms, spent, unknown, turns } = spending;
-            let row =
-                params![name.to_string(), signed(generation), start_ms, signed(spent), signed(unknown), signed(turns)];
-            db.execute("INSERT OR REPLACE INTO spending VALUES (?1, ?2, ?3, ?4, ?5, ?6)", row)?;
-            Ok(())
-        })
-        .await
+        self.at_desk(move |desk| desk.keep(Waiting::Spending(name, spending))).await
     }
-}
 
-impl Store {
     /// Makes sure that these windows have a row, so that what a crash leaves reserved has a place to be counted in.
     /// Later writes come after it; a failure is logged.
     pub fn open_windows(&self, windows: Vec<(BudgetName, Spending)>) {
         self.post(move |desk| {
-            let insert = "INSERT OR IGNORE INTO spending VALUES (?1, ?2, ?3, 0, 0, 0)";
-            for (name, Spending { generation, start_ms, .. }) in windows {
-                let row = params![name.to_string(), signed(generation), start_ms];
-                desk.connection.prepare_cached(insert)?.execute(row)?;
-            }
-            Ok(())
+            let kept = windows.into_iter().map(|(name, window)| desk.keep(Waiting::Window(name, window)));
+            // Each waits for itself; the first trouble tells of all.
+            kept.fold(Ok(()), Result::and)
         });
     }
+}
+
+pub(super) fn put(db: &Connection, name: BudgetName, spending: &Spending) -> rusqlite::Result<()> {
+    let Spending { generation, start_ms, spent, unknown, turns } = *spending;
+    let row = params![name.to_string(), signed(generation), start_ms, signed(spent), signed(unknown), signed(turns)];
+    db.prepare_cached("INSERT OR REPLACE INTO spending VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?.execute(row)?;
+    Ok(())
+}
+
+pub(super) fn open_window(db: &Connection, name: BudgetName, window: &Spending) -> rusqlite::Result<()> {
+    let row = params![name.to_string(), signed(window.generation), window.start_ms];
+    db.prepare_cached("INSERT OR IGNORE INTO spending VALUES (?1, ?2, ?3, 0, 0, 0)")?.execute(row)?;
+    Ok(())
 }
 
 pub(super) fn charge(db: &Transaction<'_>, charges: &[Charge]) -> Result<(), Failure> {
@@ -109,7 +138,7 @@ pub(super) fn cut_off(db: &mut Connection) -> rusqlite::Result<u64> {
 }
 
 pub(super) fn load(db: &Connection) -> rusqlite::Result<SavedBudgets> {
-    let mut saved = SavedBudgets::default();
+    let mut saved = SavedBudgets { newest_ms: newest_ms(db)?, ..SavedBudgets::default() };
     // With one maximum in the query, SQLite takes the other columns from its row.
     let mut query =
         db.prepare("SELECT budget, max(generation), start_ms, spent, unknown, turns FROM spending GROUP BY budget")?;
@@ -135,6 +164,19 @@ pub(super) fn load(db: &Connection) -> rusqlite::Result<SavedBudgets> {
         saved.caps.extend(name.parse::<BudgetName>().map(|name| (name, cap)));
     }
     Ok(saved)
+}
+
+/// The time of the newest turn: its id's, or the one at which it began.
+fn newest_ms(db: &Connection) -> rusqlite::Result<Option<i64>> {
+    let newest = db.query_row("SELECT id, started_ms FROM turns ORDER BY id DESC LIMIT 1", [], |row| {
+        Ok((row.get::<_, String>(0)?, row.get::<_, i64>(1)?))
+    });
+    Ok(newest.optional()?.map(|(id, started_ms)| {
+        let in_id = uuid::Uuid::parse_str(&id).ok().and_then(|id| id.get_timestamp());
+        let id_ms =
+            in_id.map(|stamp| stamp.to_unix()).map(|(s, ns)| s.saturating_mul(1_000) + u64::from(ns / 1_000_000));
+        started_ms.max(id_ms.and_then(|ms| i64::try_from(ms).ok()).unwrap_or(i64::MIN))
+    }))
 }
 
 /// SQLite's integers are signed; what does not fit saturates, far above any cap.

@@ -66,7 +66,7 @@ impl Plan {
         let max_tokens = request.sampling.max_tokens.unwrap_or(live.settings.default_max_tokens);
         let sampling = Sampling { max_tokens: Some(max_tokens), ..request.sampling.clone() };
         let mut plan = Self {
-            turn_id: turn_id(),
+            turn_id: turn_id(daemon.now_ms()),
             policy: live.policy.name().to_owned(),
             task: daemon.question().task(request.task.as_deref(), dialogue.newest_text()),
             dialogue,

@@ -39,7 +39,7 @@ impl Dialogue {
             Some(session) => {
                 let held = daemon.sessions().enter(session).await?;
                 let limits = live.settings.sessions;
-                let memory = daemon.store().memory(session.clone(), limits, crate::daemon::unix_ms()).await;
+                let memory = daemon.store().memory(session.clone(), limits, daemon.now_ms()).await;
                 let memory = memory.map_err(|error| {
                     daemon.report("sessions", &error.to_string());
                     ApiError::server(503, "session_unavailable", error.to_string())

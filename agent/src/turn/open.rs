@@ -1,20 +1,21 @@
 //! A turn between its begin and its settlement. Dropping it settles it: as cancelled, or as late.
 
+use super::Caller;
 use super::afford::{Afforded, as_cost};
 use super::attempt::Plan;
 use super::held::Held;
-use super::{Caller, new_turn_id};
 use crate::config::SessionSettings;
-use crate::daemon::{Daemon, Live, unix_ms};
+use crate::daemon::{Daemon, Live};
 use crate::store::{Content, NewMessage, SessionUpdate, Settling};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 use tether_policies::{Candidate, Decision, Observation};
 use tether_protocol::api::ChatTurn;
 use tether_protocol::record::{Outcome, Timings, Usage};
 use tether_protocol::wire::Role;
-use tether_protocol::{Cost, Route, SessionId, TurnRecord};
+use tether_protocol::{Cost, Route, SessionId, TurnId, TurnRecord};
 use tokio::sync::{OwnedMutexGuard, OwnedSemaphorePermit};
+use uuid::{ContextV7, Timestamp, Uuid};
 
 pub(super) struct OpenTurn {
     pub daemon: Arc<Daemon>,
@@ -79,7 +80,7 @@ impl OpenTurn {
             turn_id: plan.turn_id.clone(),
             session: request.session.clone(),
             client: caller.name.clone(),
-            started_unix_ms: unix_ms(),
+            started_unix_ms: daemon.now_ms(),
             task: observation.task.clone(),
             task_source: plan.task.as_ref().map(|task| task.source),
             local_only: plan.local_only.is_some(),
@@ -151,6 +152,10 @@ impl OpenTurn {
         let settling = self.close(outcome);
         let settled = self.daemon.store().settle(&self.record, settling).await;
         self.not_recorded = settled.as_ref().err().map(ToString::to_string);
+        if settled.is_err() {
+            // The lease knows it, then.
+            self.daemon.budgets().covered().await;
+        }
         self.daemon.ledger_result(settled);
     }
 
@@ -248,7 +253,11 @@ fn probabilities(decision: &Decision, candidates: &[Candidate]) -> Option<Vec<f6
     (decision.propensity == 1.0).then(|| candidates.iter().map(certain).collect())
 }
 
-/// A name for the next turn.
-pub(super) fn turn_id() -> tether_protocol::TurnId {
-    new_turn_id()
+/// A name for the next turn, a UUID of version 7: ids sort by time, and within a millisecond by a counter.
+pub(super) fn turn_id(now_ms: i64) -> TurnId {
+    static COUNTER: Mutex<ContextV7> = Mutex::new(ContextV7::new());
+    let counter = COUNTER.lock().unwrap_or_else(PoisonError::into_inner);
+    let now_ms = now_ms.max(0).unsigned_abs();
+    let stamp = Timestamp::from_unix(&*counter, now_ms / 1_000, (now_ms % 1_000) as u32 * 1_000_000);
+    TurnId::new(Uuid::new_v7(stamp).to_string()).expect("a UUID is a legal name")
 }

@@ -49,7 +49,7 @@ fn the_lease_on_the_disk_is_never_behind_what_may_be_spent() {
     for _ in 0..200 {
         let reservation = keeper.reserve(Amounts([2_000, 0, 0, 0]), None).unwrap();
         // What `covered` waits for; here nobody else syncs.
-        if !keeper.lock().0.is_covered() {
+        if !keeper.is_covered() {
             keeper.sync().unwrap();
             writes += 1;
         }
@@ -72,7 +72,7 @@ fn after_a_power_cut_the_lease_counts_and_after_a_crash_the_database() {
         let charge = charges[0];
         let spending =
             Spending { generation: charge.generation, start_ms: charge.start_ms, spent, unknown: 0, turns: 1 };
-        SavedBudgets { spending: BTreeMap::from([(usd(), spending)]), caps: BTreeMap::new() }
+        SavedBudgets { spending: BTreeMap::from([(usd(), spending)]), ..SavedBudgets::default() }
     };
     let spent = |keeper: &Keeper| keeper.lock().0.accounts.get(usd()).unwrap().spending.spent;
     // The same boot: the database has all that the operating system was given.
@@ -106,7 +106,7 @@ fn a_clock_that_steps_back_gives_no_window_again() {
         // Not after a restart either.
         let Charge { generation, start_ms, spent, .. } = charge;
         let spending = Spending { generation, start_ms, spent, unknown: 0, turns: 1 };
-        let again = open(SavedBudgets { spending: BTreeMap::from([(usd(), spending)]), caps: BTreeMap::new() });
+        let again = open(SavedBudgets { spending: BTreeMap::from([(usd(), spending)]), ..SavedBudgets::default() });
         assert!(again.reserve(Amounts([1, 0, 0, 0]), None).is_err(), "{step_ms} and a restart");
     }
     WALL_MS.store(noon() + 43_200_000, Ordering::Relaxed);
@@ -149,9 +149,32 @@ async fn a_turn_waits_for_the_lease_and_not_for_long() {
     for _ in 0..100 {
         let reservation = keeper.reserve(Amounts([1_000, 0, 0, 0]), None).unwrap();
         keeper.covered().await;
-        assert!(keeper.lock().0.is_covered());
+        assert!(keeper.is_covered());
         let _ = keeper.settle(reservation, [Some(1_000), None, None, None]);
     }
     assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
     assert!(lease::Lease::read(&folder.path().join("lease")).unwrap().is_some());
+}
+
+#[tokio::test]
+async fn every_begin_and_settlement_is_synced_also_without_a_budget() {
+    let folder = tempfile::tempdir().unwrap();
+    let crate::store::Opened { store, budgets, .. } = crate::store::Store::open(&folder.path().join("t.db")).unwrap();
+    let none = BudgetSettings { budgets: Vec::new(), ..settings() };
+    let (keeper, _, _) = Keeper::open(&none, budgets, folder.path().join("lease"), "boot".into(), noon);
+    let wants_sync = async || {
+        let wanted = keeper.wants_sync(Duration::from_millis(1));
+        tokio::time::timeout(Duration::from_millis(500), wanted).await.is_ok()
+    };
+    assert!(wants_sync().await, "once at the start");
+    assert!(!wants_sync().await, "nothing was written");
+    let record = crate::testing::turn_record("a1");
+    store.begin_soon(&record, &Amounts::ZERO);
+    assert!(wants_sync().await, "a begin");
+    store.settle(&record, None).await.unwrap();
+    assert!(wants_sync().await, "a settlement");
+    store.turn_count().await.unwrap();
+    let _ = wants_sync().await;
+    assert!(!wants_sync().await, "reading needs no sync");
+    assert!(!folder.path().join("lease").exists(), "without a budget there is no lease");
 }
