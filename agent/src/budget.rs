@@ -13,4 +13,4 @@ pub mod most;
 pub use energy::{Energy, EnergyMeter};
 pub use guard::Guard;
 pub use keeper::{Keeper, Offer, SetError};
-pub use most::{Asked, most, uplink_within};
+pub use most::{Asked, most, most_downlink, most_uplink, uplink_within};

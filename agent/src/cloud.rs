@@ -5,7 +5,7 @@ pub mod quic;
 
 use bytes::Bytes;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use tether_policies::wire::Wire;
 use tether_protocol::Reading;
@@ -19,6 +19,8 @@ pub struct CloudTurn {
     pub request: TurnRequest,
     pub images: Vec<Bytes>,
     pub deadline: Instant,
+    /// Where to stop sending, whatever is missing then; `None`: nothing limits it.
+    pub most_up_bytes: Option<u64>,
 }
 
 /// Bytes of one turn's streams, counted as they move, and the turn's share of what the connection carried meanwhile.
@@ -32,11 +34,37 @@ pub struct ByteCount {
     upload_us: AtomicU64,
     /// The turn's share when that was.
     uploaded: AtomicU64,
+    /// What may go up; `None`: no limit.
+    most_up: Option<u64>,
+    cut: AtomicBool,
 }
 
 impl ByteCount {
-    pub fn add_uplink(&self, bytes: u64) {
-        self.uplink.fetch_add(bytes, Ordering::Relaxed);
+    /// For a turn that is cut off before more than this goes up.
+    pub fn within(most_up: Option<u64>) -> Self {
+        Self { most_up, ..Self::default() }
+    }
+
+    /// Counts bytes that are about to be sent; false if they must not be, and then nothing of the turn may any more.
+    #[must_use]
+    pub fn take_uplink(&self, bytes: u64) -> bool {
+        if self.most_up.is_some_and(|most| self.travelled().0.saturating_add(bytes) > most) {
+            self.cut.store(true, Ordering::Relaxed);
+        }
+        let taken = !self.is_cut();
+        if taken {
+            self.uplink.fetch_add(bytes, Ordering::Relaxed);
+        }
+        taken
+    }
+
+    pub fn is_limited(&self) -> bool {
+        self.most_up.is_some()
+    }
+
+    /// Whether the turn has sent more than it may, be it once more, or wanted to.
+    pub fn is_cut(&self) -> bool {
+        self.cut.load(Ordering::Relaxed) || self.most_up.is_some_and(|most| self.travelled().0 > most)
     }
 
     pub fn add_downlink(&self, bytes: u64) {
@@ -212,6 +240,14 @@ impl Cloud {
         match self {
             Cloud::Quic(cloud) => cloud.wire(),
             Cloud::OpenAi(_) => Wire::Http,
+        }
+    }
+
+    /// What this turn is predicted to put on the network, now that its request and its pictures are there.
+    pub fn uplink_bytes(&self, turn: &CloudTurn) -> u64 {
+        match self {
+            Cloud::Quic(cloud) => cloud.uplink_bytes(turn),
+            Cloud::OpenAi(cloud) => cloud.uplink_bytes(turn),
         }
     }
 

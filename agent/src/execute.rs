@@ -6,8 +6,8 @@ mod zoo;
 
 pub(crate) use local::api_error;
 pub use local::{LoadError, LocalModel, LocalPrompt};
-pub(crate) use remote::CloudInputs;
 pub use remote::CloudRun;
+pub(crate) use remote::{CloudInputs, PictureForm, WrittenTurn};
 pub(crate) use zoo::ZooChoice;
 pub use zoo::{LocalZoo, ZooError};
 

@@ -200,6 +200,52 @@ async fn a_cloud_that_is_not_there_costs_nothing_and_the_fallback_is_reserved_to
     assert!(record["reserved"]["energy_j"].as_f64().unwrap() > 120.0, "both attempts are held: {record}");
 }
 
+/// As JPEG, of one shade or of chance.
+fn picture(shade: impl Fn() -> u8) -> Vec<u8> {
+    let mut bytes = std::io::Cursor::new(Vec::new());
+    let image = image::RgbImage::from_fn(768, 768, |_, _| image::Rgb([shade(), shade(), shade()]));
+    image.write_to(&mut bytes, image::ImageFormat::Jpeg).unwrap();
+    bytes.into_inner()
+}
+
+async fn look(world: &World, picture: &[u8]) -> Value {
+    assert_eq!(world.send("PUT", "/v1/cameras/front", picture.to_vec()).await.unwrap().status, 200);
+    let extra = json!({"max_tokens": 3, "tether": {"views": ["front"]}});
+    world.ask("what do you see?", extra).await.unwrap().json()["tether"].clone()
+}
+
+#[tokio::test]
+async fn a_picture_of_many_times_the_bytes_of_the_one_before_travels_smaller_or_is_seen_here() {
+    let folder = tempfile::tempdir().unwrap();
+    let extra = format!("{ALWAYS_CLOUD}[budgets]\nuplink_bytes_per_day = 120000\npacing = false\n");
+    let (upstream, world) = scene(folder.path(), &extra).await;
+    let (flat, noise) = (picture(|| 120), picture(rand::random));
+    let small = look(&world, &flat).await;
+    // Its first picture may come before the camera was measured, and travels smaller then.
+    assert_eq!(small["route"], "cloud", "{small}");
+    let smaller = look(&world, &noise).await;
+    assert_eq!((&smaller["route"], &smaller["views"]), (&json!("cloud"), &json!(["front"])), "{smaller}");
+    let sent = &smaller["upload"]["pictures"][0];
+    assert!(sent["max_side_px"].as_u64().unwrap() < 768, "{smaller}");
+    let bodies = upstream.bodies();
+    let travelled: usize = bodies.iter().map(|body| body.to_string().len()).sum();
+    assert!(travelled < 120_000 && bodies.len() == 2, "{travelled}");
+
+    // The camera's past says small once more; this time not even the smallest form has place.
+    look(&world, &flat).await;
+    look(&world, &flat).await;
+    let spent = budget(&world, "uplink_bytes_per_day").await["spent"].as_f64().unwrap();
+    let cap = json!({"cap": spent + 21_000.0}).to_string();
+    assert_eq!(world.send("PUT", "/v1/budgets/uplink_bytes_per_day", cap).await.unwrap().status, 200);
+    let here = look(&world, &noise).await;
+    assert_eq!((&here["route"], &here["uplink_bytes"]), (&json!("local"), &json!(0)), "{here}");
+    assert!(here["reason_detail"].as_str().unwrap().contains("in its smallest form"), "{here}");
+    assert!(here["reason_detail"].as_str().unwrap().contains("uplink_bytes_per_day: "), "{here}");
+    assert_eq!(upstream.bodies().len(), 4, "nothing of it left");
+    let metrics = world.get("/metrics").await.unwrap().text();
+    assert!(!metrics.contains("over_reservation"), "money has no budget here: {metrics}");
+}
+
 #[tokio::test]
 async fn a_budget_that_nothing_can_predict_is_a_setting_that_is_refused() {
     let folder = tempfile::tempdir().unwrap();

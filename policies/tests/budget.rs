@@ -223,8 +223,8 @@ fn the_floor_uses_a_budget_up() {
 fn a_cost_above_its_reservation_is_counted_and_told() {
     let mut accounts = Accounts::new(&[budget(Resource::Usd, Window::Day, 100)], &BTreeMap::new(), 0);
     let reservation = accounts.reserve(0, usd(60), None).unwrap();
-    let settled = accounts.settle(0, reservation, [Some(75), Some(0), Some(0), Some(0)]);
-    assert_eq!(settled.over, usd(15));
+    let settled = accounts.settle(0, reservation, [Some(75), Some(9), Some(9), None]);
+    assert_eq!(settled.over, usd(15), "what has no budget is not looked at");
     assert_eq!(accounts.left(Resource::Usd), Some(25));
 }
 

@@ -3,6 +3,7 @@
 
 pub mod bench;
 pub mod bytes_bench;
+pub mod caps_bench;
 pub mod kill;
 pub mod kitchen;
 pub mod ledger_bench;

@@ -204,7 +204,7 @@ pub fn turn(id: &str, text: &str, images: &[&[u8]]) -> CloudTurn {
         images: headers.collect(),
     };
     let images = images.iter().map(|image| Bytes::copy_from_slice(image)).collect();
-    CloudTurn { request, images, deadline: Instant::now() + PATIENCE }
+    CloudTurn { request, images, deadline: Instant::now() + PATIENCE, most_up_bytes: None }
 }
 
 /// All events until the channel closes.

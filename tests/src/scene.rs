@@ -24,8 +24,29 @@ pub fn frame(seed: u64, turn: u32) -> Vec<u8> {
         let shade = shade.clamp(0.0, 255.0);
         Rgb([shade as u8, (shade * 0.9) as u8, (40.0 + shade * 0.7) as u8])
     });
+    jpeg(&picture)
+}
+
+/// One shade, of which a JPEG makes next to nothing.
+///
+/// # Panics
+/// Never: a JPEG fits in memory.
+pub fn flat() -> Vec<u8> {
+    jpeg(&RgbImage::from_pixel(WIDTH, HEIGHT, Rgb([120; 3])))
+}
+
+/// Chance in every pixel, of which a JPEG makes as much as of any picture.
+///
+/// # Panics
+/// Never: a JPEG fits in memory.
+pub fn noise(seed: u64) -> Vec<u8> {
+    let mut random = ChaCha8Rng::seed_from_u64(seed);
+    jpeg(&RgbImage::from_fn(768, 768, |_, _| Rgb(random.random())))
+}
+
+fn jpeg(picture: &RgbImage) -> Vec<u8> {
     let mut bytes = Vec::new();
-    JpegEncoder::new_with_quality(&mut bytes, 90).encode_image(&picture).expect("a JPEG fits in memory");
+    JpegEncoder::new_with_quality(&mut bytes, 90).encode_image(picture).expect("a JPEG fits in memory");
     bytes
 }
 

@@ -86,7 +86,7 @@ fn turn(text: &str) -> CloudTurn {
         messages: vec![Message { role: Role::User, parts: vec![Part::Text(text.into())] }],
         images: Vec::new(),
     };
-    CloudTurn { request, images: Vec::<Bytes>::new(), deadline: Instant::now() + PATIENCE }
+    CloudTurn { request, images: Vec::<Bytes>::new(), deadline: Instant::now() + PATIENCE, most_up_bytes: None }
 }
 
 async fn rest(stream: &mut CloudStream) -> (String, Option<WireError>) {

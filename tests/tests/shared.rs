@@ -58,7 +58,12 @@ impl Site {
             messages: vec![Message { role: Role::User, parts: vec![Part::Text("is it red?".into())] }],
             images: Vec::new(),
         };
-        let turn = CloudTurn { request, images: Vec::<Bytes>::new(), deadline: Instant::now() + PATIENCE };
+        let turn = CloudTurn {
+            request,
+            images: Vec::<Bytes>::new(),
+            deadline: Instant::now() + PATIENCE,
+            most_up_bytes: None,
+        };
         let mut stream = self.device.turn(turn).await?;
         let mut text = String::new();
         while let Some(event) = stream.events.recv().await {

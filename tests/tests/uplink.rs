@@ -7,7 +7,7 @@ use serde_json::json;
 use std::time::Duration;
 use tempfile::TempDir;
 use tether::client::Client;
-use tether_protocol::api::{ChatCompletion, Status, TurnList};
+use tether_protocol::api::{BudgetList, BudgetStatus, ChatCompletion, Status, TurnList};
 use tether_protocol::record::Upload;
 use tether_protocol::{Reading, TurnRecord};
 use tether_tests::relay::{Faults, Relay};
@@ -45,19 +45,35 @@ impl World {
         self.daemon.client()
     }
 
-    /// Pushes a picture and asks about it.
     async fn look(&self, turn: u32) -> Result<(ChatCompletion, TurnRecord)> {
+        let (answer, record) = self.show(scene::frame(1, turn)).await?;
+        Ok((answer?, record))
+    }
+
+    /// Pushes a picture and asks about it.
+    async fn show(&self, picture: Vec<u8>) -> Result<(Result<ChatCompletion>, TurnRecord)> {
         let client = self.client();
-        client.put("/v1/cameras/front", scene::frame(1, turn).into()).await?;
+        client.put("/v1/cameras/front", picture.into()).await?;
         let request = json!({
             "messages": [{"role": "user", "content": "what do you see?"}],
             "tether": {"route": "cloud", "views": ["front"], "deadline_ms": 120_000},
         });
-        let answer: ChatCompletion = client.ask(&request).await?;
+        let answer = client.ask::<ChatCompletion>(&request).await.map_err(Into::into);
         let turns: TurnList = client.get("/v1/turns?limit=1").await?;
         let record = turns.turns.into_iter().next().context("the turn is in the ledger")?;
         Ok((answer, record))
     }
+
+    async fn budget(&self) -> Result<BudgetStatus> {
+        let list: BudgetList = self.client().get("/v1/budgets").await?;
+        list.budgets.into_iter().next().context("a budget")
+    }
+}
+
+/// What a turn reserved and measured of its uplink.
+fn reserved_and_measured(record: &TurnRecord) -> (u64, u64) {
+    let reserved = record.reserved.and_then(|reserved| reserved.uplink_bytes);
+    (reserved.expect("a budget is in force"), record.measured.uplink_bytes.expect("measured"))
 }
 
 fn upload(record: &TurnRecord) -> &Upload {
@@ -143,6 +159,54 @@ async fn few_bytes_left_make_the_picture_smaller_before_it_is_lost() -> Result<(
     assert!(sent.max_side_px < 768 && sent.bytes < 35_000, "{sent:?}");
     let measured = record.measured.uplink_bytes.context("measured")?;
     assert!(measured <= 55_000, "{measured}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_picture_of_many_times_the_bytes_of_the_one_before_travels_smaller_and_never_past_the_cap() -> Result<()> {
+    let cap = 120_000;
+    let budget = format!("[budgets]\nuplink_bytes_per_day = {cap}\npacing = false\n");
+    let world = World::start(Faults::default(), &budget).await?;
+    let (answer, flat) = world.show(scene::flat()).await?;
+    assert_eq!(answer?.choices[0].message.content, "I see 1");
+    assert_eq!(upload(&flat).pictures[0].max_side_px, 768);
+    let (answer, noise) = world.show(scene::noise(1)).await?;
+    assert_eq!(answer?.choices[0].message.content, "I see 1", "{noise:?}");
+    let sent = &upload(&noise).pictures[0];
+    assert!(noise.predicted.uplink_bytes.unwrap() < 25_000, "the camera's past says small: {noise:?}");
+    assert!(sent.max_side_px < 768 && sent.bytes > 2 * sent.estimated_bytes, "{sent:?}");
+    // Until it is used up.
+    for seed in 2..20 {
+        let (answer, record) = world.show(scene::noise(seed)).await?;
+        let (reserved, measured) = reserved_and_measured(&record);
+        assert!(measured <= reserved, "{record:?}");
+        let budget = world.budget().await?;
+        assert!(budget.spent + budget.reserved <= budget.cap, "{budget:?}");
+        if let Err(error) = answer {
+            assert!(error.to_string().contains("uplink_bytes_per_day"), "{error}");
+            assert!(seed > 2 && budget.spent > 0.4 * budget.cap, "{budget:?}");
+            return Ok(());
+        }
+    }
+    anyhow::bail!("the budget was never used up")
+}
+
+#[tokio::test]
+async fn what_is_sent_again_on_a_lossy_link_stays_within_what_was_reserved() -> Result<()> {
+    let faults = Faults { loss_ratio: 0.4, delay: Duration::from_millis(2), ..Faults::default() };
+    let world = World::start(faults, "[budgets]\nuplink_bytes_per_day = 1000000\npacing = false\n").await?;
+    let mut cut = 0;
+    for turn in 0..12 {
+        let (answer, record) = world.show(scene::frame(1, turn)).await?;
+        let Err(error) = answer else { continue };
+        let (reserved, measured) = reserved_and_measured(&record);
+        assert!(measured <= reserved, "{measured} of {reserved}: {record:?}");
+        // A path that loses so much is now and then given up as dead before that.
+        cut += usize::from(error.to_string().contains("used up the uplink bytes"));
+    }
+    assert!(cut > 0, "two in five datagrams are lost, and no turn came to its end");
+    let budget = world.budget().await?;
+    assert!(budget.spent <= budget.cap, "{budget:?}");
     Ok(())
 }
 

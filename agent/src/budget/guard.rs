@@ -10,6 +10,9 @@ pub const GUARD_INTERVAL: Duration = Duration::from_millis(50);
 /// What may still cross after a turn is cut: its reset, acknowledgements, packets on their way.
 const TAIL_BYTES: u64 = 4 * 1024;
 
+/// What [`used_up`] calls it.
+pub const UPLINK: &str = "uplink bytes";
+
 /// Where to cut. Without limits nothing is looked at.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Guard {
@@ -20,6 +23,16 @@ pub struct Guard {
 }
 
 impl Guard {
+    /// What may go up; `None`: nothing limits it.
+    pub fn uplink_bytes(&self) -> Option<u64> {
+        self.uplink_bytes
+    }
+
+    /// When to stop waiting for whoever has not begun to answer, if energy limits that.
+    pub fn until(&self) -> Option<Instant> {
+        self.until
+    }
+
     /// For what is reserved, where budgets limit it.
     pub fn new(
         reserved: &Amounts,
@@ -51,7 +64,7 @@ impl Guard {
     pub fn check(&self, now: Instant, (up, down): (u64, u64)) -> Result<(), ApiError> {
         let over = |bytes: u64, limit: Option<u64>| limit.is_some_and(|limit| bytes > limit);
         let what = if over(up, self.uplink_bytes) {
-            "uplink bytes"
+            UPLINK
         } else if over(down, self.downlink_bytes) {
             "downlink bytes"
         } else if self.until.is_some_and(|until| now > until) {
@@ -59,8 +72,13 @@ impl Guard {
         } else {
             return Ok(());
         };
-        Err(insufficient(format!("the turn was cut off: it used up the {what} that were reserved for it"), None))
+        Err(used_up(what))
     }
+}
+
+/// 429: the turn has come to the end of this resource.
+pub fn used_up(what: &str) -> ApiError {
+    insufficient(format!("the turn was cut off: it used up the {what} reserved for it"), None)
 }
 
 /// 429 in OpenAI's words; `retry_after_s` where waiting alone helps.

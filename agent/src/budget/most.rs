@@ -45,6 +45,17 @@ pub fn uplink_within(left: u64) -> u64 {
     (left.saturating_sub(UPLINK_EXTRA_BYTES) as f64 / UPLINK_HEADROOM) as u64
 }
 
+/// The most that goes up with a turn that is predicted to send so many bytes.
+pub fn most_uplink(uplink_bytes: u64) -> u64 {
+    (uplink_bytes as f64 * UPLINK_HEADROOM) as u64 + UPLINK_EXTRA_BYTES
+}
+
+/// The most that comes down with its answer.
+pub fn most_downlink(uplink_bytes: u64, max_tokens: u32) -> u64 {
+    let answer = u64::from(max_tokens) * DOWNLINK_TOKEN_BYTES;
+    answer + (uplink_bytes as f64 * DOWNLINK_UPLINK_SHARE) as u64 + DOWNLINK_EXTRA_BYTES
+}
+
 /// The most that this action may cost. `images` and `sensor_bytes` are those that it sends.
 ///
 /// # Errors
@@ -64,11 +75,8 @@ pub fn most(
             [
                 cloud_usd(asked, images, sensor_bytes),
                 joules(asked.settings.energy.cloud_power_w.map(|power_w| power_w * CLOUD_SECONDS)),
-                uplink.map(|bytes| (bytes as f64 * UPLINK_HEADROOM) as u64 + UPLINK_EXTRA_BYTES),
-                uplink.map(|bytes| {
-                    let answer = u64::from(asked.max_tokens) * DOWNLINK_TOKEN_BYTES;
-                    answer + (bytes as f64 * DOWNLINK_UPLINK_SHARE) as u64 + DOWNLINK_EXTRA_BYTES
-                }),
+                uplink.map(most_uplink),
+                uplink.map(|bytes| most_downlink(bytes, asked.max_tokens)),
             ]
         }
     };

@@ -105,13 +105,12 @@ impl OpenAiCloud {
     /// Only what happens before a byte of the turn has left the device.
     pub async fn turn(&self, turn: CloudTurn) -> Result<CloudStream, CloudError> {
         self.check_turn(&turn)?;
-        let request =
-            ChatRequest::streamed(&self.config.model, &turn.request, &turn.images, self.config.max_tokens_name);
+        let request = self.request(&turn);
         let events = EventReader::new(&self.config, request.text_bytes());
         let body = serde_json::to_vec(&request).map_err(|error| CloudError::Config(error.to_string()))?;
         drop((request, turn.images));
 
-        let bytes = Arc::new(ByteCount::default());
+        let bytes = Arc::new(ByteCount::within(turn.most_up_bytes));
         let (sender, receiver) = mpsc::channel(EVENT_QUEUE);
         let sent = timeout_at(turn.deadline.into(), self.post(CountedBody::new(body, bytes.clone()))).await;
         match sent {
@@ -124,6 +123,16 @@ impl OpenAiCloud {
             failed => self.fail(failed.map_err(drop).map(Result::err), &bytes, &sender)?,
         }
         Ok(CloudStream { events: receiver, bytes })
+    }
+
+    fn request(&self, turn: &CloudTurn) -> ChatRequest {
+        ChatRequest::streamed(&self.config.model, &turn.request, &turn.images, self.config.max_tokens_name)
+    }
+
+    /// See [`Cloud::uplink_bytes`](super::Cloud::uplink_bytes): exactly the body.
+    pub fn uplink_bytes(&self, turn: &CloudTurn) -> u64 {
+        // What cannot be written is not sent either.
+        serde_json::to_vec(&self.request(turn)).map_or(0, |body| body.len() as u64)
     }
 
     /// Asks for the list of models: the connection, the certificate and the key are tried. A server without that list
@@ -196,7 +205,7 @@ impl OpenAiCloud {
         bytes: &ByteCount,
         sender: &mpsc::Sender<TurnEvent>,
     ) -> Result<(), CloudError> {
-        let nothing_left = bytes.uplink_bytes() == 0;
+        let nothing_left = bytes.uplink_bytes() == 0 && !bytes.is_cut();
         let error = match failed.ok().flatten() {
             None if nothing_left => return Err(CloudError::Deadline),
             None => client::deadline_error(),

@@ -99,7 +99,7 @@ impl QuicCloud {
     /// moments ago; if the gateway would refuse the turn for its size.
     pub async fn turn(&self, turn: CloudTurn) -> Result<CloudStream, CloudError> {
         let (channel, streams) = self.open(turn.deadline).await?;
-        let bytes = Arc::new(ByteCount::default());
+        let bytes = Arc::new(ByteCount::within(turn.most_up_bytes));
         let (sender, events) = mpsc::channel(EVENT_QUEUE);
         let exchange = exchange::Exchange::new(&channel, turn, streams, bytes.clone())?;
         let keeper = self.keeper.clone();
@@ -109,6 +109,12 @@ impl QuicCloud {
         };
         tokio::spawn(run.in_current_span());
         Ok(CloudStream { events, bytes })
+    }
+
+    /// See [`Cloud::uplink_bytes`](super::Cloud::uplink_bytes).
+    pub fn uplink_bytes(&self, turn: &CloudTurn) -> u64 {
+        let pictures = turn.images.iter().map(|image| image.len() as u64).sum();
+        self.wire().uplink_bytes(exchange::text_bytes(turn), pictures)
     }
 
     /// A connection with a fresh stream on it. One that turns out to be dead is replaced once.

@@ -1,6 +1,7 @@
 //! Answers from the cloud.
 
 use super::{Finished, Step};
+use crate::budget::guard::{UPLINK, used_up};
 use crate::cloud::{Cloud, CloudError, CloudStream, CloudTurn};
 use crate::dialogue::{DialogueMessage, TurnInputs};
 use crate::image_codec::{self, EncodeOptions};
@@ -20,12 +21,24 @@ pub(crate) struct CloudInputs {
     pub sampling: Sampling,
     pub dialogue: Vec<DialogueMessage>,
     pub inputs: TurnInputs,
-    pub encode: EncodeOptions,
-    /// Of each of the inputs' frames in that form, before it is encoded.
-    pub estimated_bytes: Vec<u64>,
+    /// How the inputs' frames may travel: as predicted, and smaller.
+    pub forms: Vec<PictureForm>,
     /// As predicted.
     pub upload: Upload,
     pub deadline: Instant,
+}
+
+/// A form for the frames of a turn.
+pub(crate) struct PictureForm {
+    pub encode: EncodeOptions,
+    /// Of each frame, before it is encoded.
+    pub estimated_bytes: Vec<u64>,
+}
+
+/// A turn whose every byte is known.
+pub(crate) struct WrittenTurn {
+    pub turn: CloudTurn,
+    upload: Upload,
 }
 
 /// An answer that the cloud is making.
@@ -41,23 +54,31 @@ pub struct CloudRun {
     upload: Upload,
 }
 
-impl CloudRun {
-    /// Encodes the images and sends the turn.
+impl CloudInputs {
+    /// Encodes the images in one of the forms.
     ///
     /// # Errors
-    /// An image is damaged, or the cloud refuses or cannot be reached.
-    pub(crate) async fn begin(cloud: &Arc<Cloud>, inputs: CloudInputs) -> Result<Self, ApiError> {
-        let deadline = inputs.deadline;
-        let mut upload = inputs.upload.clone();
-        let (request, images, pictures) = tokio::task::spawn_blocking(move || write(inputs))
+    /// An image is damaged.
+    pub(crate) async fn write(self: &Arc<Self>, form: usize) -> Result<WrittenTurn, ApiError> {
+        let inputs = self.clone();
+        tokio::task::spawn_blocking(move || write(&inputs, &inputs.forms[form]))
             .await
-            .map_err(|error| ApiError::server(500, "internal", error.to_string()))??;
-        let model = request.model.clone().unwrap_or_else(|| "cloud".into());
-        let any_images = !images.is_empty();
-        let prompt_tokens = u32::try_from(request.text_bytes().div_ceil(4)).unwrap_or(u32::MAX);
+            .map_err(|error| ApiError::server(500, "internal", error.to_string()))?
+    }
+}
+
+impl CloudRun {
+    /// Sends the turn.
+    ///
+    /// # Errors
+    /// The cloud refuses or cannot be reached.
+    pub(crate) async fn begin(cloud: &Arc<Cloud>, written: WrittenTurn) -> Result<Self, ApiError> {
+        let WrittenTurn { turn, upload } = written;
+        let model = turn.request.model.clone().unwrap_or_else(|| "cloud".into());
+        let any_images = !turn.images.is_empty();
+        let prompt_tokens = u32::try_from(turn.request.text_bytes().div_ceil(4)).unwrap_or(u32::MAX);
         let usage = Usage { prompt_tokens, completion_tokens: 0 };
-        let stream = cloud.turn(CloudTurn { request, images, deadline }).await.map_err(|error| cloud_error(&error))?;
-        upload.pictures = pictures;
+        let stream = cloud.turn(turn).await.map_err(|error| cloud_error(&error))?;
         Ok(Self { stream, model, any_images, vision: None, usage, address: cloud.address(), upload })
     }
 
@@ -85,6 +106,9 @@ impl CloudRun {
     pub(super) async fn next(&mut self) -> Step {
         loop {
             match self.stream.events.recv().await {
+                Some(TurnEvent::Error(_)) | None if self.stream.bytes.is_cut() => {
+                    return Step::Failed(used_up(UPLINK));
+                }
                 Some(TurnEvent::Accepted(accepted)) => {
                     self.model = accepted.model;
                     self.vision = Some(accepted.vision);
@@ -115,23 +139,22 @@ impl CloudRun {
     }
 }
 
-type Written = (TurnRequest, Vec<Bytes>, Vec<SentPicture>);
-
-fn write(inputs: CloudInputs) -> Result<Written, ApiError> {
+fn write(inputs: &CloudInputs, form: &PictureForm) -> Result<WrittenTurn, ApiError> {
     // The caller has left them out already; nothing private passes here even if it had not.
-    let dialogue: Vec<DialogueMessage> = inputs.dialogue.into_iter().filter(|message| !message.local_only).collect();
+    let dialogue: Vec<DialogueMessage> =
+        inputs.dialogue.iter().filter(|message| !message.local_only).cloned().collect();
     let (mut headers, mut images): (Vec<ImageHeader>, Vec<Bytes>) = (Vec::new(), Vec::new());
     let mut pictures = Vec::new();
     for (at, frame) in inputs.inputs.frames.iter().enumerate() {
         let view = ViewName::new(frame.view.clone());
         let view = view.map_err(|error| ApiError::server(500, "internal", error.to_string()))?;
-        let encoded = image_codec::prepare(frame, &inputs.encode)
+        let encoded = image_codec::prepare(frame, &form.encode)
             .map_err(|error| ApiError::refused(400, "invalid_image", format!("view {view}: {error}")))?;
         pictures.push(SentPicture {
             view: view.clone(),
-            max_side_px: inputs.encode.max_side_px,
-            jpeg_quality: inputs.encode.jpeg_quality,
-            estimated_bytes: inputs.estimated_bytes.get(at).copied().unwrap_or(0),
+            max_side_px: form.encode.max_side_px,
+            jpeg_quality: form.encode.jpeg_quality,
+            estimated_bytes: form.estimated_bytes.get(at).copied().unwrap_or(0),
             bytes: encoded.bytes.len() as u64,
         });
         headers.push(encoded.header(view));
@@ -139,14 +162,15 @@ fn write(inputs: CloudInputs) -> Result<Written, ApiError> {
     }
     let left = inputs.deadline.saturating_duration_since(Instant::now()).as_millis();
     let request = TurnRequest {
-        turn_id: inputs.turn_id,
-        model: inputs.model,
+        turn_id: inputs.turn_id.clone(),
+        model: inputs.model.clone(),
         deadline_ms: Some(u32::try_from(left).unwrap_or(u32::MAX).max(1)),
-        sampling: inputs.sampling,
+        sampling: inputs.sampling.clone(),
         messages: prompt::cloud_messages(&dialogue, &inputs.inputs),
         images: headers,
     };
-    Ok((request, images, pictures))
+    let turn = CloudTurn { request, images, deadline: inputs.deadline, most_up_bytes: None };
+    Ok(WrittenTurn { turn, upload: Upload { pictures, ..inputs.upload.clone() } })
 }
 
 pub(crate) fn cloud_error(error: &CloudError) -> ApiError {

@@ -6,11 +6,15 @@ use super::open::{CloudAsked, OpenTurn, turn_id};
 use super::routing::Routing;
 use super::{Answer, deadline_exceeded};
 use crate::budget::Guard;
-use crate::budget::guard::GUARD_INTERVAL;
-use crate::config::SessionSettings;
+use crate::budget::guard::{GUARD_INTERVAL, insufficient};
+use crate::cloud::Cloud;
+use crate::config::{OnExhausted, SessionSettings};
 use crate::daemon::{Daemon, Live};
 use crate::dialogue::DialogueMessage;
-use crate::execute::{CloudInputs, CloudRun, LocalModel, LocalPrompt, Running, Step, ZooChoice, api_error};
+use crate::execute::{
+    CloudInputs, CloudRun, LocalModel, LocalPrompt, PictureForm, Running, Step, WrittenTurn, ZooChoice, api_error,
+};
+use crate::image_codec::EncodeOptions;
 use crate::prompt;
 use crate::question::Task;
 use crate::store::Content;
@@ -18,7 +22,7 @@ use crate::upload::Sizes;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tether_models::{ModelError, OnContextFull, Prepared};
-use tether_policies::budget::Refused;
+use tether_policies::budget::{Amounts, Refused, Resource};
 use tether_policies::link::send_time;
 use tether_policies::{Decision, Observation, Permitted};
 use tether_protocol::api::{ApiError, ChatTurn, RouteChoice};
@@ -167,12 +171,24 @@ impl Plan {
         begun.map(Running::Local)
     }
 
-    async fn cloud(&self, live: &Live, observation: &Observation, action: Action) -> Result<Running, ApiError> {
+    async fn cloud(
+        &self,
+        turn: &mut OpenTurn,
+        live: &Live,
+        observation: &Observation,
+        action: Action,
+        other_waits: bool,
+    ) -> Result<Running, ApiError> {
         let cloud = live.cloud().map_err(|why| ApiError::server(503, "cloud_unavailable", why))?;
         let travelling = |message: &&DialogueMessage| !message.local_only;
         let (sent, link) = (observation.space.sent(action), observation.context.link.value());
         let form = self.sizes.as_ref().map(|sizes| (sizes, sizes.form(sent, link)));
         let ladder = live.settings.images.ladder();
+        let rung = form.map_or(0, |(_, form)| form.rung.min(ladder.len() - 1));
+        let picture_form = |(rung, encode): (usize, &EncodeOptions)| PictureForm {
+            encode: *encode,
+            estimated_bytes: form.map_or_else(Vec::new, |(sizes, _)| self.views.estimated_bytes(sent, sizes, rung)),
+        };
         let time = form.and_then(|(_, form)| send_time(link?, form.uplink_bytes));
         let inputs = CloudInputs {
             turn_id: self.turn_id.clone(),
@@ -180,9 +196,7 @@ impl Plan {
             sampling: self.sampling.clone(),
             dialogue: self.dialogue.messages.iter().filter(travelling).cloned().collect(),
             inputs: self.views.chosen(sent),
-            encode: form.and_then(|(_, form)| ladder.get(form.rung).copied()).unwrap_or(live.settings.images),
-            estimated_bytes: form
-                .map_or_else(Vec::new, |(sizes, form)| self.views.estimated_bytes(sent, sizes, form.rung)),
+            forms: ladder.iter().enumerate().skip(rung).map(picture_form).collect(),
             upload: Upload {
                 predicted_ms: time.map(|time| time.median_s * 1e3),
                 predicted_low_ms: time.map(|time| time.low_s * 1e3),
@@ -191,7 +205,45 @@ impl Plan {
             },
             deadline: self.deadline,
         };
-        CloudRun::begin(cloud, inputs).await.map(Running::Cloud)
+        let mut written = self.fitted(turn, live, cloud, Arc::new(inputs), other_waits).await?;
+        written.turn.most_up_bytes = turn.held.guard.uplink_bytes();
+        CloudRun::begin(cloud, written).await.map(Running::Cloud)
+    }
+
+    /// The turn in the form that was predicted, or in the first smaller one that the budgets allow, now that its bytes are
+    /// known: a picture may have many times what the ones before it had.
+    async fn fitted(
+        &self,
+        turn: &mut OpenTurn,
+        live: &Live,
+        cloud: &Cloud,
+        inputs: Arc<CloudInputs>,
+        other_waits: bool,
+    ) -> Result<WrittenTurn, ApiError> {
+        // Without pictures all forms are the same.
+        let last = if inputs.inputs.frames.is_empty() { 0 } else { inputs.forms.len() - 1 };
+        let mut form = 0;
+        loop {
+            let written = inputs.write(form).await?;
+            let predicted = cloud.uplink_bytes(&written.turn);
+            let missing = turn.held.missing(&turn.daemon, predicted, self.max_tokens);
+            if missing == Amounts::ZERO {
+                return Ok(written);
+            }
+            // The headroom is for a picture that is a little larger than estimated: it keeps its form, and the headroom is
+            // made up for. One that is much larger is not what was decided for.
+            let near = predicted <= turn.held.reserved()[Resource::UplinkBytes];
+            if near || form == last {
+                let anyway =
+                    !other_waits && form == last && live.settings.budgets.on_exhausted == OnExhausted::Cheapest;
+                match turn.reserve_more(missing, anyway).await {
+                    Ok(()) => return Ok(written),
+                    Err(refused) if form == last => return Err(too_large(&refused)),
+                    Err(_) => {}
+                }
+            }
+            form += 1;
+        }
     }
 }
 
@@ -268,11 +320,13 @@ async fn attempt(
                 images: observation.images(action),
                 estimated_tokens: observation.prompt_tokens,
             });
-            let begun = within(until, plan.cloud(live, observation, action)).await;
+            let guard = turn.held.guard;
+            let until = until.into_iter().chain(guard.until()).min();
+            let begun = within(until, plan.cloud(turn, live, observation, action, other_waits)).await;
             if let Some(Err(_)) = begun {
                 (turn.sent, turn.record.views) = before;
             }
-            begun.unwrap_or_else(|| Err(slow()))
+            begun.unwrap_or_else(|| guard.check(Instant::now(), (0, 0)).and(Err(slow())))
         }
     };
     let mut running = match begun {
@@ -356,6 +410,11 @@ fn both_failed(chosen: Route, first: ApiError, second: &ApiError) -> ApiError {
     error
 }
 
+fn too_large(refused: &Refused) -> ApiError {
+    let message = format!("the turn, in its smallest form, is larger than was reserved for it; {refused}");
+    insufficient(message, None)
+}
+
 fn beyond_budget(first: ApiError, refused: &Refused) -> ApiError {
     let mut error = first;
     error.object.message = format!("{}; the other side is beyond the budgets: {refused}", error.object.message);
@@ -366,6 +425,11 @@ impl OpenTurn {
     async fn reserve_other(&mut self, action: Action) -> Result<(), Refused> {
         let Self { daemon, held, record, .. } = self;
         held.reserve_other(daemon, record, action).await
+    }
+
+    async fn reserve_more(&mut self, missing: Amounts, anyway: bool) -> Result<(), Refused> {
+        let Self { daemon, held, record, .. } = self;
+        held.reserve_more(daemon, record, missing, anyway).await
     }
 
     /// What an attempt sent has left the device, even if the attempt fails then; `None`: how much is not known.

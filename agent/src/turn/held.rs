@@ -1,12 +1,12 @@
 //! What a turn holds: its part of the budgets, and what it draws from them.
 
 use super::afford::as_cost;
-use crate::budget::Guard;
 use crate::budget::energy::{Draw, modelled_j};
+use crate::budget::{Guard, most_downlink, most_uplink};
 use crate::daemon::{Daemon, Live};
 use std::collections::BTreeMap;
 use std::time::Instant;
-use tether_policies::budget::{Amounts, Charge, Refused, Reservation, counts};
+use tether_policies::budget::{Amounts, Charge, Refused, Reservation, Resource, counts};
 use tether_protocol::{Action, Route, TurnRecord};
 
 /// Codes of errors with which a gateway refuses a turn before it asks a model: such a turn costs no money.
@@ -45,7 +45,7 @@ impl Held {
         Self { reservation, amounts, battery_percent, guard, in_flight: false, charged: false, draw }
     }
 
-    fn reserved(&self) -> Amounts {
+    pub(super) fn reserved(&self) -> Amounts {
         self.reservation.as_ref().map(|reservation| *reservation.amounts()).unwrap_or_default()
     }
 
@@ -85,9 +85,57 @@ impl Held {
         record: &mut TurnRecord,
         action: Action,
     ) -> Result<(), Refused> {
-        let Some(reservation) = &mut self.reservation else { return Ok(()) };
         let amounts = self.amounts.get(&action).copied().unwrap_or_default();
-        reservation.join(daemon.budgets().reserve(amounts, self.battery_percent)?);
+        self.join(daemon, record, amounts, false).await
+    }
+
+    /// What is not reserved yet of the bytes that the cloud's attempt may cost, where they have a budget, if it is predicted
+    /// to send so many.
+    pub(super) fn missing(&self, daemon: &Daemon, uplink_bytes: u64, max_tokens: u32) -> Amounts {
+        let Some(reservation) = &self.reservation else { return Amounts::ZERO };
+        let reserved = reservation.amounts();
+        let most = [
+            (Resource::UplinkBytes, most_uplink(uplink_bytes)),
+            (Resource::DownlinkBytes, most_downlink(uplink_bytes, max_tokens)),
+        ];
+        daemon.budgets().with_accounts(|accounts| {
+            let mut missing = Amounts::ZERO;
+            for (resource, most) in most.into_iter().filter(|(resource, _)| accounts.limits(*resource)) {
+                missing[resource] = most.saturating_sub(reserved[resource]);
+            }
+            missing
+        })
+    }
+
+    /// Before the cloud's attempt sends more than was reserved for it.
+    ///
+    /// # Errors
+    /// The budget that refuses, unless it is to be passed `anyway`.
+    pub(super) async fn reserve_more(
+        &mut self,
+        daemon: &Daemon,
+        record: &mut TurnRecord,
+        missing: Amounts,
+        anyway: bool,
+    ) -> Result<(), Refused> {
+        self.join(daemon, record, missing, anyway).await?;
+        self.attempt(daemon, Route::Cloud);
+        Ok(())
+    }
+
+    async fn join(
+        &mut self,
+        daemon: &Daemon,
+        record: &mut TurnRecord,
+        amounts: Amounts,
+        anyway: bool,
+    ) -> Result<(), Refused> {
+        let Some(reservation) = &mut self.reservation else { return Ok(()) };
+        let more = match daemon.budgets().reserve(amounts, self.battery_percent) {
+            Err(_) if anyway => daemon.budgets().reserve_anyway(amounts),
+            reserved => reserved?,
+        };
+        reservation.join(more);
         let reserved = *reservation.amounts();
         record.reserved = Some(as_cost(&reserved));
         daemon.ledger_result(daemon.store().reserve(record.turn_id.clone(), &reserved).await);

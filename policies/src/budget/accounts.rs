@@ -55,7 +55,7 @@ pub struct Charge {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Settled {
     pub charges: Vec<Charge>,
-    /// By how much the turn cost more than was reserved, which whoever executes it must prevent.
+    /// By how much the turn cost more than was reserved of what has a budget, which whoever executes it must prevent.
     pub over: Amounts,
 }
 
@@ -191,7 +191,8 @@ impl Accounts {
         let Reservation { amounts, parts } = reservation;
         let mut settled = Settled::default();
         let spent = |resource: Resource| measured[resource as usize].unwrap_or(amounts[resource]);
-        for resource in Resource::ALL {
+        let limited = |resource: &Resource| parts.iter().any(|part| part.name.resource == *resource);
+        for resource in Resource::ALL.into_iter().filter(limited) {
             settled.over[resource] = spent(resource).saturating_sub(amounts[resource]);
         }
         for (at, part) in parts.iter().enumerate() {

@@ -7,7 +7,7 @@ use std::process::Command;
 use tether_tests::bench::{Good, row, skipped};
 use tether_tests::kill::kill_and_count;
 use tether_tests::system::folder;
-use tether_tests::{bytes_bench, ledger_bench, replay_bench, traces};
+use tether_tests::{bytes_bench, caps_bench, ledger_bench, replay_bench, traces};
 use tokio::runtime::Runtime;
 
 const KILLS: u32 = 200;
@@ -20,6 +20,7 @@ fn main() -> Result<()> {
     }
     caps_and_pace(data.as_deref())?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    runtime.block_on(live_caps())?;
     replay(data.as_deref())?;
     replay_speed(&runtime)?;
     upload_time(data.as_deref())?;
@@ -75,6 +76,12 @@ fn caps_and_pace(data: Option<&Path>) -> Result<()> {
         outcome.line_used * 100.0
     );
     row("pacing_overshoot", outcome.overshoot * 100.0, Good::AtMost, 0.4, "% of a budget", &how);
+    Ok(())
+}
+
+async fn live_caps() -> Result<()> {
+    let held = caps_bench::run().await?;
+    row("hard_cap_exceeded_live", held.exceeded as f64, Good::AtMost, 0.0, "events", &held.how());
     Ok(())
 }
 

@@ -67,7 +67,24 @@ fn turn() -> CloudTurn {
         messages: vec![Message { role: Role::User, parts: vec![Part::Text("Is the cup there?".into())] }],
         images: Vec::new(),
     };
-    CloudTurn { request, images: Vec::new(), deadline: Instant::now() + Duration::from_secs(30) }
+    CloudTurn { request, images: Vec::new(), deadline: Instant::now() + Duration::from_secs(30), most_up_bytes: None }
+}
+
+#[tokio::test]
+async fn a_body_ends_before_it_passes_its_limit() {
+    let (address, mut asked) = server(|| stream(vec!["data: [DONE]\n\n"])).await;
+    let cloud = OpenAiCloud::new(config(address)).unwrap();
+    for most in [1_000, 40_000] {
+        let mut turn = turn();
+        turn.request.messages[0].parts = vec![Part::Text("x".repeat(100_000))];
+        turn.most_up_bytes = Some(most);
+        assert!((100_000..101_000).contains(&cloud.uplink_bytes(&turn)));
+        let mut stream = cloud.turn(turn).await.unwrap();
+        assert!(matches!(&events(&mut stream).await[..], [TurnEvent::Error(_)]));
+        assert!(stream.bytes.is_cut() && stream.bytes.uplink_bytes() <= most);
+        assert!(asked.try_recv().is_err(), "half a request is none");
+    }
+    assert!(cloud.problem().is_none(), "the server did nothing wrong");
 }
 
 async fn events(stream: &mut CloudStream) -> Vec<TurnEvent> {

@@ -6,13 +6,13 @@ use super::refused;
 use crate::cloud::{ByteCount, CloudError, CloudTurn};
 use bytes::Bytes;
 use futures::future::try_join_all;
-use quinn::{Connection, RecvStream, SendStream, VarInt, WriteError};
+use quinn::{Connection, ConnectionError, RecvStream, SendStream, VarInt, WriteError};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tether_protocol::TurnId;
 use tether_protocol::wire::{ErrorCode, Frame, ImageStart, StreamKind, TurnEvent, TurnRequest, WireError, close};
 use tokio::sync::mpsc;
-use tokio::time::{MissedTickBehavior, sleep_until};
+use tokio::time::{sleep, sleep_until};
 
 /// A turn's bidirectional stream.
 pub(super) type Streams = (SendStream, RecvStream);
@@ -21,6 +21,8 @@ pub(super) type Streams = (SendStream, RecvStream);
 const WRITE_BYTES: usize = 16 * 1024;
 /// How stale a turn's count of its datagrams may be while it runs: a guard looks about as often.
 const DIVIDE_INTERVAL: Duration = Duration::from_millis(50);
+/// The same while a limited turn sends: what is lost is sent again without a write that could be refused.
+const WATCH_INTERVAL: Duration = Duration::from_millis(1);
 
 /// A turn whose stream is open.
 pub(super) struct Exchange {
@@ -44,7 +46,7 @@ impl Exchange {
         bytes: Arc<ByteCount>,
     ) -> Result<Self, CloudError> {
         let up = Upload { stream: send, bytes: bytes.clone(), complete: false };
-        let CloudTurn { mut request, images, deadline } = turn;
+        let CloudTurn { mut request, images, deadline, .. } = turn;
         check_images(&request, &images)?;
         let size = request.text_bytes() as u64 + request.image_bytes();
         if size > channel.max_turn_bytes {
@@ -60,8 +62,8 @@ impl Exchange {
         Ok(Self { channel: channel.clone(), turn_id, request, images, deadline, up, down, bytes })
     }
 
-    /// Runs until the last event, the deadline, or until nobody listens to `events` any more; in the latter two the
-    /// gateway is told to stop.
+    /// Runs until the last event, the deadline, until the turn has sent all that it may, or until nobody listens to
+    /// `events` any more; in the latter three the gateway is told to stop.
     pub(super) async fn run(self, events: mpsc::Sender<TurnEvent>) {
         let Self { channel, turn_id, request, images, deadline, up, mut down, bytes } = self;
         let _watch = channel.control.watch();
@@ -84,7 +86,7 @@ impl Exchange {
                 false
             }
             () = transfer(upload, download(&mut down, &events, &channel, &bytes)) => true,
-            () = divide(&channel) => true,
+            () = divide(&channel, &bytes) => false,
         };
         if !finished {
             let _ = down.stream.stop(VarInt::from_u32(close::CANCELLED));
@@ -145,19 +147,18 @@ impl Drop for Measured<'_> {
     }
 }
 
-/// Keeps the shares of the turn up to date while it runs; never ends.
-async fn divide(channel: &Channel) {
-    let mut ticks = tokio::time::interval(DIVIDE_INTERVAL);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        ticks.tick().await;
+/// Keeps the shares of the turn up to date while it runs; ends when it must send no more.
+async fn divide(channel: &Channel, bytes: &ByteCount) {
+    while !bytes.is_cut() {
+        let sending = bytes.is_limited() && bytes.upload_ms().is_none();
+        sleep(if sending { WATCH_INTERVAL } else { DIVIDE_INTERVAL }).await;
         channel.divide();
     }
 }
 
 /// Ends with the download: an answer may come, or a refusal, before all images are up. A failed upload alone ends
 /// nothing either, because what the gateway says about it is still to be read.
-async fn transfer<U>(upload: impl Future<Output = Result<U, WriteError>>, download: impl Future<Output = ()>) {
+async fn transfer<U>(upload: impl Future<Output = Result<U, NotSent>>, download: impl Future<Output = ()>) {
     tokio::pin!(download);
     tokio::select! {
         // A short answer comes in the packet that acknowledges the last byte, which is still to be noted.
@@ -213,20 +214,42 @@ fn check_images(request: &TurnRequest, images: &[Bytes]) -> Result<(), CloudErro
     }
 }
 
+/// What the streams of this turn carry beside its pictures.
+pub(super) fn text_bytes(turn: &CloudTurn) -> u64 {
+    let starts = (0..turn.images.len()).map(|index| image_start(&turn.request.turn_id, index).len());
+    (turn.request.frame_bytes() + starts.sum::<usize>()) as u64
+}
+
+/// What a picture's stream begins with.
+fn image_start(turn_id: &TurnId, index: usize) -> Vec<u8> {
+    let start = Frame::Image(ImageStart { turn_id: turn_id.clone(), index: index as u8 });
+    // The id comes from a checked request and the index is below MAX_IMAGES.
+    start.encode().unwrap_or_default()
+}
+
+/// Why an upload ended early.
+#[derive(Debug, thiserror::Error)]
+enum NotSent {
+    #[error(transparent)]
+    Write(#[from] WriteError),
+    #[error(transparent)]
+    Connection(#[from] ConnectionError),
+    #[error("it may send no more")]
+    Limit,
+}
+
 /// Each on a stream of its own, the first announced first, all after the text.
 async fn upload_images(
     connection: &Connection,
     turn_id: &TurnId,
     images: &[Bytes],
     bytes: &Arc<ByteCount>,
-) -> Result<bool, WriteError> {
+) -> Result<bool, NotSent> {
     let uploads = images.iter().enumerate().map(|(index, image)| async move {
         let stream = connection.open_uni().await?;
         // Fails only on a stream that is closed already, and then so does the write.
         let _ = stream.set_priority(-1 - index as i32);
-        let start = Frame::Image(ImageStart { turn_id: turn_id.clone(), index: index as u8 });
-        // The id comes from a checked request and the index is below MAX_IMAGES.
-        let header = start.encode().unwrap_or_default();
+        let header = image_start(turn_id, index);
         Upload { stream, bytes: bytes.clone(), complete: false }.send_all([&header[..], &image[..]]).await
     });
     try_join_all(uploads).await.map(|arrived| arrived.into_iter().all(|arrived| arrived))
@@ -240,15 +263,17 @@ struct Upload {
 }
 
 impl Upload {
-    async fn send(self, message: &[u8]) -> Result<bool, WriteError> {
+    async fn send(self, message: &[u8]) -> Result<bool, NotSent> {
         self.send_all([message]).await
     }
 
     /// Returns when all of it was acknowledged (true), or the gateway wanted no more of it.
-    async fn send_all<const N: usize>(mut self, pieces: [&[u8]; N]) -> Result<bool, WriteError> {
+    async fn send_all<const N: usize>(mut self, pieces: [&[u8]; N]) -> Result<bool, NotSent> {
         for chunk in pieces.iter().flat_map(|piece| piece.chunks(WRITE_BYTES)) {
+            if !self.bytes.take_uplink(chunk.len() as u64) {
+                return Err(NotSent::Limit);
+            }
             self.stream.write_all(chunk).await?;
-            self.bytes.add_uplink(chunk.len() as u64);
         }
         self.complete = self.stream.finish().is_ok();
         Ok(matches!(self.stream.stopped().await, Ok(None)))

@@ -83,13 +83,13 @@ mod tests {
     fn turns_bear_what_they_cause_and_nobody_the_rest() {
         let (mut shares, a, b) = (Shares::default(), Arc::new(ByteCount::default()), Arc::new(ByteCount::default()));
         shares.begin((5_000, 4_000), a.clone());
-        a.add_uplink(900);
+        assert!(a.take_uplink(900));
         assert!(shares.is_alone(&a));
         shares.begin((6_000, 4_100), b.clone());
         assert!(!shares.is_alone(&a) && !shares.is_alone(&b));
         assert_eq!((a.travelled(), b.travelled()), ((1_000, 100), (0, 0)));
-        a.add_uplink(100);
-        b.add_uplink(300);
+        assert!(a.take_uplink(100));
+        assert!(b.take_uplink(300));
         shares.divide((6_800, 4_200));
         assert_eq!((a.travelled(), b.travelled()), ((1_200, 150), (600, 50)));
         shares.end((6_800, 4_200), &a);
@@ -102,7 +102,7 @@ mod tests {
     fn a_stream_that_is_ahead_of_the_datagrams_counts() {
         let (mut shares, a) = (Shares::default(), Arc::new(ByteCount::default()));
         shares.begin((0, 0), a.clone());
-        a.add_uplink(10_000);
+        assert!(a.take_uplink(10_000));
         shares.divide((1_200, 0));
         assert_eq!(a.travelled().0, 10_000);
     }
