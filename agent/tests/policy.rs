@@ -83,6 +83,13 @@ async fn with_a_temperature_the_draw_has_its_true_probability() {
             expected.into_iter().any(|p| (p - propensity).abs() < 1e-6),
             "{propensity} is none of softmax {values:?}"
         );
+        let id = tether["turn_id"].as_str().unwrap();
+        let record = scene.world.get(&format!("/v1/turns/{id}")).await.unwrap().json();
+        let told: Vec<f64> = serde_json::from_value(record["probabilities"].clone()).unwrap();
+        let expected = values.iter().map(|value| value.exp() / sum);
+        assert!(told.len() == values.len() && expected.zip(&told).all(|(p, told)| (p - told).abs() < 1e-6), "{told:?}");
+        let chosen = record["permitted"].as_array().unwrap().iter().position(|action| *action == record["action"]);
+        assert_eq!(told[chosen.unwrap()], propensity);
     }
 }
 

@@ -22,8 +22,8 @@ use tether_policies::tmo::tether::weights::MAX_WEIGHTS_BYTES;
 use tether_policies::{Candidate, Observation, PastTurn, Permitted, Policy};
 use tether_protocol::{Cost, TurnRecord};
 
-/// Draws of a policy that draws: each tells the probability of the action it draws exactly, so that only actions that
-/// none of them took are missing.
+/// Draws of a policy that draws and does not tell how: each tells the probability of the action it draws exactly, so that
+/// only actions that none of them took are missing.
 const DRAWS: u64 = 64;
 /// A log that could not have held more of a policy's choices than this tells nothing of it.
 const MAX_UNSUPPORTED: f64 = 0.5;
@@ -224,7 +224,7 @@ fn observe(record: &TurnRecord, space: tether_protocol::ActionSpace, history: Ve
     }
 }
 
-/// The actions that the policy takes here, with their probabilities, which sum to 1.
+/// The actions that the policy takes here, with their probabilities, which sum to 1: as it tells them, else as its draws do.
 fn probabilities(
     policy: &dyn Policy,
     observation: &Observation,
@@ -234,6 +234,10 @@ fn probabilities(
     let mut shares: BTreeMap<tether_protocol::Action, f64> = BTreeMap::new();
     for draw in 0..DRAWS {
         let decision = policy.decide(observation, permitted, seed.wrapping_add(draw));
+        if let Some(told) = decision.probabilities(permitted.candidates()) {
+            let actions = permitted.candidates().iter().map(|candidate| candidate.action);
+            return actions.zip(told).filter(|(_, share)| *share > 0.0).collect();
+        }
         shares.insert(decision.action, decision.propensity);
         if shares.values().sum::<f64>() >= 1.0 - 1e-9 {
             break;

@@ -50,13 +50,23 @@ pub struct Decision {
     pub reason: Reason,
     /// The probability of this action under this policy, given this observation; 1 for a deterministic one.
     pub propensity: f64,
+    /// Of each permitted action, in their order, from policies that draw.
+    pub probabilities: Option<Vec<f64>>,
     /// A value for each permitted action, in their order, from policies that have values.
     pub values: Option<Vec<f64>>,
 }
 
 impl Decision {
     pub fn certain(action: Action, code: &'static str, detail: impl Into<String>) -> Self {
-        Self { action, reason: Reason::new(code, detail), propensity: 1.0, values: None }
+        Self { action, reason: Reason::new(code, detail), propensity: 1.0, probabilities: None, values: None }
+    }
+
+    /// Of each of the actions that were permitted: the policy's own, or 1 and 0 of a choice without chance. `None` from
+    /// a policy that drew and does not tell how.
+    pub fn probabilities(&self, permitted: &[Candidate]) -> Option<Vec<f64>> {
+        let certain = |candidate: &Candidate| if candidate.action == self.action { 1.0 } else { 0.0 };
+        let without_chance = || (self.propensity == 1.0).then(|| permitted.iter().map(certain).collect());
+        self.probabilities.clone().or_else(without_chance)
     }
 }
 

@@ -124,7 +124,9 @@ fn permitted(record: &TurnRecord) -> String {
         let cost = record.predicted_costs.get(at).map(|cost| format!(" ({})", cost_text(cost))).unwrap_or_default();
         let value = record.values.as_ref().and_then(|values| values.get(at));
         let value = value.map(|value| format!(", value {value:.3}")).unwrap_or_default();
-        format!("{}{cost}{value}", name(space.as_ref(), *action))
+        let chance = record.probabilities.as_ref().filter(|_| record.propensity < 1.0).and_then(|told| told.get(at));
+        let chance = chance.map(|chance| format!(", probability {chance:.3}")).unwrap_or_default();
+        format!("{}{cost}{value}{chance}", name(space.as_ref(), *action))
     };
     let shown: Vec<String> = record.permitted.iter().enumerate().take(SHOWN_ACTIONS).map(action).collect();
     let more = record.permitted.len().saturating_sub(SHOWN_ACTIONS);
@@ -224,11 +226,13 @@ mod tests {
         record.measured = Cost { cost_usd: Some(0.009), uplink_bytes: Some(13_000), ..Cost::default() };
         record.outcome = Outcome::Answered { finish_reason: FinishReason::Stop };
         record.propensity = 0.25;
+        record.probabilities = Some(vec![0.5, 0.25, 0.25]);
         let text = explain(&record).join("\n");
         for words in [
             "front (12.0 kB, 3.00 s old)",
             "cloud with text alone ($ unknown, J unknown",
             "cloud with front (0 ms, $0.01",
+            "down 0 B), probability 0.500; cloud with text alone",
             "Left of the budgets before it: usd_per_day 0.5. Reserved for it: $0.02",
             "rule-1 chose cloud with front, which it does here with probability 0.250, because: the prompt is about front",
             "The cloud answered, done",

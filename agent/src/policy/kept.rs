@@ -2,6 +2,10 @@
 
 use tether_policies::decision::Refusal;
 use tether_policies::{Decision, Observation, Permitted, Policy};
+use tether_protocol::Action;
+
+/// Of sums of at most some hundred probabilities.
+const ROUNDING: f64 = 1e-9;
 
 /// A policy that is held to its contract.
 pub(super) struct Kept<P>(pub P);
@@ -27,10 +31,21 @@ fn keep(decision: Decision, permitted: &Permitted) -> Decision {
         let detail = format!("the policy chose action {}, which is not permitted", decision.action.0);
         return Decision::certain(permitted.first().action, "policy_fault", detail);
     }
-    let Decision { propensity, values, .. } = decision;
+    let Decision { propensity, probabilities, values, .. } = decision;
     let values = values.filter(|values| values.len() == permitted.candidates().len());
     let propensity = if propensity > 0.0 && propensity <= 1.0 { propensity } else { 1.0 };
-    Decision { propensity, values, ..decision }
+    let probabilities = probabilities.filter(|told| is_distribution(told, permitted, decision.action, propensity));
+    Decision { propensity, probabilities, values, ..decision }
+}
+
+/// One probability an action, which sum to 1, and that of the chosen action is the one that was told.
+fn is_distribution(told: &[f64], permitted: &Permitted, action: Action, propensity: f64) -> bool {
+    let candidates = permitted.candidates();
+    let of_chosen = candidates.iter().zip(told).find(|(candidate, _)| candidate.action == action);
+    told.len() == candidates.len()
+        && told.iter().all(|share| (0.0..=1.0).contains(share))
+        && (told.iter().sum::<f64>() - 1.0).abs() < ROUNDING
+        && of_chosen.is_some_and(|(_, share)| (share - propensity).abs() < ROUNDING)
 }
 
 #[cfg(test)]
@@ -46,7 +61,7 @@ mod tests {
     use tether_policies::tmo::tether::{Config, TetherPolicy, weights};
     use tether_protocol::api::RouteChoice;
     use tether_protocol::context::ViewContext;
-    use tether_protocol::{Action, ActionSpace, Context, Cost, Reading, Reason, Route, ViewName};
+    use tether_protocol::{ActionSpace, Context, Cost, Reading, Reason, Route, ViewName};
 
     /// Says whatever it was told to say.
     struct Rogue(Decision);
@@ -65,6 +80,22 @@ mod tests {
         let config = Config { temperature, ..Config::new("t", vec!["Query".into()], 0, 8) };
         let bytes = weights::random(&config, seed).unwrap();
         TetherPolicy::new(config, &bytes).unwrap()
+    }
+
+    #[test]
+    fn only_a_distribution_that_agrees_with_the_propensity_is_passed_on() {
+        let candidate = |action| Candidate { action: Action(action), predicted: Cost::default() };
+        let permitted = Permitted::new(vec![candidate(0), candidate(2)]).unwrap();
+        let told = |propensity, shares: &[f64]| {
+            let certain = Decision::certain(Action(2), "r", "");
+            let said = Decision { propensity, probabilities: Some(shares.to_vec()), ..certain };
+            keep(said, &permitted).probabilities(permitted.candidates())
+        };
+        assert_eq!(told(0.25, &[0.75, 0.25]), Some(vec![0.75, 0.25]));
+        for wrong in [&[0.25, 0.75][..], &[0.5, 0.25], &[1.25, -0.25], &[0.75, 0.25, 0.0], &[0.75], &[f64::NAN, 0.25]] {
+            assert_eq!(told(0.25, wrong), None, "{wrong:?}");
+        }
+        assert_eq!(told(1.0, &[0.5, 0.5]), Some(vec![0.0, 1.0]), "of a choice without chance");
     }
 
     /// A view: has something to send, is private, how much it matters.
@@ -93,6 +124,7 @@ mod tests {
             (route, local_only, local, cloud, link_down) in (0usize..3, any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>()),
             (remaining, predicted) in (cost(), prop::collection::vec(cost(), 17)),
             (said, said_values, said_propensity) in (0u16..300, 0usize..20, -1.0f64..2.0),
+            said_probabilities in prop::option::of(prop::collection::vec(-0.5f64..1.5, 0..20)),
             (seed, temperature) in (any::<u64>(), 0.0f64..2.0),
         ) {
             let views: Vec<ViewContext> = views.into_iter().enumerate().map(view).collect();
@@ -128,6 +160,7 @@ mod tests {
                 action: Action(said),
                 reason: Reason::new("r", ""),
                 propensity: said_propensity,
+                probabilities: said_probabilities,
                 values: Some(vec![0.0; said_values]),
             };
             let policies: [Box<dyn Policy>; 5] = [
@@ -143,6 +176,10 @@ mod tests {
                     let name = policy.name();
                     prop_assert!(actions.contains(&decision.action), "{name}: {decision:?}");
                     prop_assert!(decision.propensity > 0.0 && decision.propensity <= 1.0, "{name}: {decision:?}");
+                    let told = decision.probabilities(permitted.candidates());
+                    prop_assert!(told.is_some() || name == "rogue" && decision.propensity < 1.0, "{name}: {decision:?}");
+                    let told = told.as_ref();
+                    prop_assert!(told.is_none_or(|told| is_distribution(told, &permitted, decision.action, decision.propensity)));
                     prop_assert!(decision.values.is_none_or(|values| values.len() == actions.len()), "{name}");
                     // Said once more without `permitted`: nothing private and nothing local-only ever travels.
                     let sent = space.sent(decision.action);

@@ -7,7 +7,7 @@ use rand_chacha::ChaCha8Rng;
 use std::collections::BTreeMap;
 use tether_policies::budget::{Amounts, Resource};
 use tether_policies::tmo::honest::hardware::{ANSWER_TOKENS, PROMPT_TOKENS};
-use tether_policies::{Candidate, Decision, Observation, Permitted};
+use tether_policies::{Decision, Observation, Permitted};
 use tether_protocol::record::{FinishReason, Outcome, Timings, Usage};
 use tether_protocol::{Action, Cost, Reason, Route, SessionId, TurnId, TurnRecord, ViewSet};
 
@@ -59,7 +59,7 @@ pub(super) fn record(
         values: chosen.and_then(|chosen| chosen.decision.values.clone()),
         predicted: chosen.and_then(|chosen| Some(chosen.permitted.get(action)?.predicted)).unwrap_or_default(),
         predicted_costs: candidates.iter().map(|candidate| candidate.predicted).collect(),
-        probabilities: chosen.and_then(|chosen| probabilities(&chosen.decision, candidates)),
+        probabilities: chosen.and_then(|chosen| chosen.decision.probabilities(candidates)),
         budget_remaining,
         reserved: chosen.map(|chosen| as_cost(&chosen.reserved)),
         route: if cloud { Route::Cloud } else { Route::Local },
@@ -82,11 +82,6 @@ pub(super) fn record(
         },
         rating: done.map(|done| (done.response / BEST_RESPONSE).clamp(0.0, 1.0)),
     }
-}
-
-fn probabilities(decision: &Decision, candidates: &[Candidate]) -> Option<Vec<f64>> {
-    let certain = |candidate: &Candidate| f64::from(u8::from(candidate.action == decision.action));
-    (decision.propensity == 1.0).then(|| candidates.iter().map(certain).collect())
 }
 
 /// A UUID of version 7 from virtual time and the turn's seed, so that ids sort by time here too.

@@ -9,7 +9,7 @@ use crate::daemon::{Daemon, Live};
 use crate::store::{Content, NewMessage, SessionUpdate, Settling};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
-use tether_policies::{Candidate, Decision, Observation};
+use tether_policies::Observation;
 use tether_protocol::api::ChatTurn;
 use tether_protocol::record::{Outcome, Timings, Usage};
 use tether_protocol::wire::Role;
@@ -90,7 +90,7 @@ impl OpenTurn {
             policy: plan.policy.clone(),
             reason: decision.reason.clone(),
             propensity: decision.propensity,
-            probabilities: probabilities(&decision, candidates),
+            probabilities: decision.probabilities(candidates),
             values: decision.values.clone(),
             predicted: permitted.get(decision.action).map(|candidate| candidate.predicted).unwrap_or_default(),
             predicted_costs: candidates.iter().map(|candidate| candidate.predicted).collect(),
@@ -245,12 +245,6 @@ impl Drop for OpenTurn {
         let settling = self.close(outcome);
         self.daemon.store().settle_later(&self.record, settling);
     }
-}
-
-/// Of each permitted action: the policy's own, or those of a choice without chance.
-fn probabilities(decision: &Decision, candidates: &[Candidate]) -> Option<Vec<f64>> {
-    let certain = |candidate: &Candidate| if candidate.action == decision.action { 1.0 } else { 0.0 };
-    (decision.propensity == 1.0).then(|| candidates.iter().map(certain).collect())
 }
 
 /// A name for the next turn, a UUID of version 7: ids sort by time, and within a millisecond by a counter.

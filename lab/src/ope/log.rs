@@ -22,7 +22,8 @@ pub enum LogError {
     #[error("turn {turn} (line {line}) has the propensity {given}, which is no probability above 0 and at most 1")]
     Propensity { turn: String, line: usize, given: f64 },
     #[error(
-        "turn {turn} (line {line}) does not say what was permitted with its predicted costs; it is from an older tether"
+        "turn {turn} (line {line}) does not say what was permitted with its predicted costs and probabilities; it is from an older \
+         tether"
     )]
     Permitted { turn: String, line: usize },
     #[error("turn {turn} (line {line}): {problem}")]
@@ -84,7 +85,9 @@ pub fn read(mut text: impl BufRead) -> Result<Log, LogError> {
             log.undecided += 1;
             continue;
         }
-        if record.permitted.len() != record.predicted_costs.len() || !record.permitted.contains(&record.action) {
+        let told = [Some(record.predicted_costs.len()), record.probabilities.as_ref().map(Vec::len)];
+        let each = told.into_iter().flatten().all(|told| told == record.permitted.len());
+        if !each || !record.permitted.contains(&record.action) {
             return Err(LogError::Permitted { turn: turn(), line });
         }
         let names: Vec<_> = record.context.views.iter().map(|view| view.name.clone()).collect();

@@ -133,6 +133,28 @@ fn an_exported_log_is_evaluated_by_the_policies_themselves() {
     assert!(with_tether.iter().all(|choice| (choice.actions.iter().map(|a| a.0).sum::<f64>() - 1.0).abs() < 1e-9));
 }
 
+/// A draw between two, one of which is so rare that no number of draws would show it.
+struct Drawing;
+
+impl Policy for Drawing {
+    fn name(&self) -> &str {
+        "drawing"
+    }
+
+    fn decide(&self, _: &Observation, permitted: &Permitted, _: u64) -> tether_policies::Decision {
+        let certain = tether_policies::Decision::certain(permitted.first().action, "r", "");
+        let shares = vec![1.0 - 1e-6, 1e-6];
+        tether_policies::Decision { propensity: shares[0], probabilities: Some(shares), ..certain }
+    }
+}
+
+#[test]
+fn a_policy_that_tells_its_probabilities_is_taken_at_its_word() {
+    let log = read_text(&text(&[row(0, 2, Some(0.5))])).unwrap();
+    let (found, _) = choices(&log, &Drawing, 0);
+    assert_eq!((found[0].target, found[0].actions.len()), (1e-6, 2));
+}
+
 #[test]
 fn what_a_certain_policy_never_did_is_told() {
     let mut rows: Vec<Value> = (0..20).map(|at| row(at, 0, Some(0.5))).collect();
@@ -161,6 +183,7 @@ fn a_log_without_propensities_is_refused_by_its_turn() {
     assert!(message(&|row| row["propensity"] = json!(0.0)).contains("turn turn-3"));
     assert!(message(&|row| row["propensity"] = json!(1.5)).contains("1.5"));
     assert!(message(&|row| row["predicted_costs"] = json!([])).contains("permitted"));
+    assert!(message(&|row| row["probabilities"] = json!([1.0])).contains("permitted"));
     assert!(message(&|row| row["permitted"] = json!([0, 77])).contains("turn-3"));
     assert!(message(&|row| *row = json!(["no", "record"])).contains("line 4"));
     let unrated: Vec<Value> = (0..3).map(|at| row(at, 0, None)).collect();

@@ -107,9 +107,13 @@ impl TetherPolicy {
         scores: &mut [f32],
     ) -> Result<Choice, NothingFits> {
         let terms = Terms { price: &|_| 0.0, whole: &|_| true };
-        self.choose_or(self.config.when_nothing_fits, scene, actions, &terms, seed, scores)
+        let mut shares = [0.0; MAX_ACTIONS];
+        let shares = &mut shares[..actions.len()];
+        self.choose_or(self.config.when_nothing_fits, scene, actions, &terms, seed, scores, shares)
     }
 
+    /// `shares` are all 0 before; the probability of each action after.
+    #[expect(clippy::too_many_arguments, reason = "buffers are the caller's, so that nothing is allocated")]
     fn choose_or(
         &self,
         when_nothing_fits: WhenNothingFits,
@@ -118,6 +122,7 @@ impl TetherPolicy {
         terms: &Terms<'_>,
         seed: u64,
         scores: &mut [f32],
+        shares: &mut [f64],
     ) -> Result<Choice, NothingFits> {
         assert!(!actions.is_empty() && actions.len() == scores.len(), "{} actions", actions.len());
         self.score(scene, actions, scores);
@@ -130,6 +135,7 @@ impl TetherPolicy {
                 WhenNothingFits::Refuse => Err(NothingFits { following: scene.following }),
                 WhenNothingFits::LeastOvershoot => {
                     let index = least_overshoot(scene, actions, scores);
+                    shares[index] = 1.0;
                     Ok(Choice { index, propensity: 1.0, basis: Basis::LeastOvershoot })
                 }
             };
@@ -138,7 +144,7 @@ impl TetherPolicy {
         if (0..open.len()).any(|n| open[n] && (terms.whole)(n)) {
             open.iter_mut().enumerate().for_each(|(n, open)| *open &= (terms.whole)(n));
         }
-        let (index, propensity) = pick(scores, open, self.config.temperature, seed);
+        let index = pick(scores, open, self.config.temperature, seed, shares);
         let preferred = best(scores, |_| true);
         let basis = match open.iter().filter(|&&open| open).count() {
             1 if actions.len() == 1 => Basis::Only,
@@ -146,7 +152,7 @@ impl TetherPolicy {
             _ if !open[preferred] => Basis::Budget { preferred },
             _ => Basis::Score,
         };
-        Ok(Choice { index, propensity, basis })
+        Ok(Choice { index, propensity: shares[index], basis })
     }
 
     /// The network's score of each action, budgets or not. Allocates nothing.
@@ -226,11 +232,14 @@ impl TetherPolicy {
         let whole =
             |n: usize| if asked.is_empty() { facts[n].cloud || !long } else { asked.is_subset_of(facts[n].views) };
         let terms = Terms { price: &price, whole: &whole };
-        let choice = self.choose_or(when_nothing_fits, &scene, facts, &terms, seed, scores)?;
+        let mut shares = [0.0; N];
+        let shares = &mut shares[..candidates.len()];
+        let choice = self.choose_or(when_nothing_fits, &scene, facts, &terms, seed, scores, shares)?;
         Ok(Decision {
             action: candidates[choice.index].action,
             reason: reason(&choice, observation, permitted, scores),
             propensity: choice.propensity,
+            probabilities: Some(shares.to_vec()),
             values: Some(scores.iter().map(|&score| f64::from(score)).collect()),
         })
     }
@@ -316,23 +325,23 @@ fn best(scores: &[f32], keep: impl Fn(usize) -> bool) -> usize {
     kept.reduce(|best, n| if scores[n] > scores[best] { n } else { best }).unwrap_or(0)
 }
 
-/// An open action and its probability.
-fn pick(scores: &[f32], open: &[bool], temperature: f64, seed: u64) -> (usize, f64) {
+/// An open action. `shares`, all 0 before, become the probability of each.
+fn pick(scores: &[f32], open: &[bool], temperature: f64, seed: u64, shares: &mut [f64]) -> usize {
     let top = best(scores, |n| open[n]);
     if temperature <= 0.0 {
-        return (top, 1.0);
+        shares[top] = 1.0;
+        return top;
     }
     let weight = |n: usize| ((f64::from(scores[n]) - f64::from(scores[top])) / temperature).exp();
     let opens = || (0..scores.len()).filter(|&n| open[n]);
     let sum: f64 = opens().map(weight).sum();
-    let mut rest = uniform(seed) * sum;
-    for n in opens() {
-        rest -= weight(n);
-        if rest < 0.0 {
-            return (n, weight(n) / sum);
-        }
-    }
-    (top, weight(top) / sum)
+    opens().for_each(|n| shares[n] = weight(n) / sum);
+    let mut rest = uniform(seed);
+    let drawn = opens().find(|&n| {
+        rest -= shares[n];
+        rest < 0.0
+    });
+    drawn.unwrap_or(top)
 }
 
 /// A number in 0..1 from a seed (SplitMix64's last steps).

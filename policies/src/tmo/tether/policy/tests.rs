@@ -166,6 +166,35 @@ fn draws_follow_their_propensities() {
     }
 }
 
+#[test]
+fn every_decision_tells_the_probability_of_each_action() {
+    // Three views take two seconds, which does not fit the last budget.
+    for (temperature, remaining) in [(0.0, Cost::default()), (0.7, Cost::default()), (0.7, budget(1_600.0, 1.0))] {
+        let observation = observation(3, remaining);
+        let permitted = permitted(&observation);
+        let policy = policy(5).with(temperature, WhenNothingFits::Refuse);
+        let decision = policy.decide(&observation, &permitted, 9);
+        let shares = decision.probabilities.unwrap();
+        assert!((shares.iter().sum::<f64>() - 1.0).abs() < 1e-12, "{shares:?}");
+        let chosen = permitted.candidates().iter().position(|candidate| candidate.action == decision.action).unwrap();
+        assert_eq!((shares.len(), shares[chosen]), (9, decision.propensity));
+        assert_eq!(shares.iter().filter(|&&share| share > 0.0).count() > 1, temperature > 0.0);
+        let values = decision.values.unwrap();
+        for (share, candidate) in shares.iter().zip(permitted.candidates()) {
+            let fits = remaining.latency_ms.is_none_or(|limit| candidate.predicted.latency_ms <= Some(limit));
+            assert!(fits || *share == 0.0, "{candidate:?}");
+            assert!(!fits || temperature == 0.0 || *share > 0.0, "{candidate:?}");
+        }
+        if temperature > 0.0 {
+            let expected = ((values[1] - values[0]) / temperature).exp();
+            assert!((shares[1] / shares[0] - expected).abs() < 1e-9 * expected, "softmax");
+        }
+    }
+    let none = observation(0, budget(400.0, 0.0));
+    let decision = policy(1).with(0.7, WhenNothingFits::LeastOvershoot).decide(&none, &permitted(&none), 0);
+    assert_eq!(decision.probabilities, Some(vec![1.0, 0.0]), "the least overshoot is no draw");
+}
+
 proptest! {
     #[test]
     fn no_dialogue_goes_over_any_budget_whatever_the_network_likes(
