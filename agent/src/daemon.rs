@@ -18,7 +18,7 @@ use crate::question::Question;
 use crate::sessions::SessionLocks;
 use crate::sight::Sight;
 use crate::socket::Socket;
-use crate::store::{OpenError, Opened, Store, StoreError};
+use crate::store::{OpenError, Opened, Store, StoreError, ratings};
 use crate::views::{Views, ViewsConfigError};
 use budgets::{Budgets, keep_synced};
 use std::borrow::Cow;
@@ -26,7 +26,8 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tether_policies::budget::Resource;
-use tether_protocol::SessionId;
+use tether_policies::ratings::Ratings;
+use tether_protocol::{SessionId, TurnRecord};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
@@ -72,6 +73,8 @@ pub struct Daemon {
     /// Where a CLIP is configured.
     sight: Option<Sight>,
     pace: Mutex<Pace>,
+    /// Of the newest rated turns.
+    ratings: Mutex<Arc<Ratings>>,
     /// Started where there is a cloud and the settings do not say it.
     metered: OnceLock<MeteredWatch>,
     sessions: SessionLocks,
@@ -117,6 +120,11 @@ impl Daemon {
         let fault = |error: tokio::task::JoinError| StartError::Fault(error.to_string());
         let Opened { store, budgets: saved, mut notices } = ledger.await.map_err(fault)??;
         let budgets = Budgets::open(&settings, &store, saved, &mut notices).await;
+        // Without them decisions are as good as the training alone made them.
+        let ratings = store.ratings().await.unwrap_or_else(|error| {
+            notices.push(format!("earlier ratings could not be read and do not count: {error}"));
+            Ratings::default()
+        });
         for notice in &notices {
             tracing::warn!("{notice}");
         }
@@ -157,6 +165,7 @@ impl Daemon {
             question,
             sight,
             pace: Mutex::default(),
+            ratings: Mutex::new(Arc::new(ratings)),
             metered: OnceLock::new(),
             sessions: SessionLocks::default(),
             metrics: Metrics::new(),
@@ -272,6 +281,28 @@ impl Daemon {
     /// How both sides have answered lately.
     pub(crate) fn pace(&self) -> MutexGuard<'_, Pace> {
         self.pace.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What people said of earlier answers, where that may correct the policy.
+    pub(crate) fn ratings(&self, live: &Live) -> Arc<Ratings> {
+        match live.settings.learn_from_ratings {
+            true => self.ratings.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            false => Arc::default(),
+        }
+    }
+
+    /// Takes up the rating of a turn: a new one at once, one that replaces another by reading all of them again.
+    pub(crate) async fn learn(&self, turn: &TurnRecord, replaced: Option<f64>) -> Result<(), StoreError> {
+        let read = match replaced {
+            Some(_) => Some(self.store.ratings().await?),
+            None => None,
+        };
+        let mut ratings = self.ratings.lock().unwrap_or_else(PoisonError::into_inner);
+        match read {
+            Some(read) => *ratings = Arc::new(read),
+            None => ratings::add(Arc::make_mut(&mut ratings), turn),
+        }
+        Ok(())
     }
 
     /// Where a meter of the device's energy is plugged in.

@@ -3,7 +3,9 @@
 use crate::config::TokenPrices;
 use crate::pace::{Pace, upload_ms};
 use crate::upload::Sizes;
+use std::sync::Arc;
 use tether_policies::budget::Prices;
+use tether_policies::ratings::Ratings;
 use tether_policies::{Candidate, Observation, PastTurn};
 use tether_protocol::{Action, ActionSpace, Context, Cost, Route, TurnRecord};
 
@@ -33,6 +35,8 @@ pub struct Known<'a> {
     pub image_tokens: u32,
     /// How both sides have answered lately.
     pub pace: Pace,
+    /// What people said of earlier answers.
+    pub ratings: Arc<Ratings>,
     /// What would travel; `None`: there is no cloud.
     pub sizes: Option<&'a Sizes>,
     /// W of the local model and of a cloud turn, where they are configured.
@@ -56,6 +60,8 @@ pub fn observe(known: &Known<'_>) -> Observation {
         context: known.context.clone(),
         remaining: Cost::default(),
         prices: Prices::default(),
+        ratings: known.ratings.clone(),
+        considered: Vec::new(),
         turns_left: None,
         deadline_ms: known.deadline_ms,
     }
@@ -167,6 +173,7 @@ mod tests {
             prices: Some(TokenPrices { prompt: 1e-6, completion: 2e-6, request: 1e-5, image: 2e-5 }),
             image_tokens: 250,
             pace: Pace::default(),
+            ratings: Arc::default(),
             sizes: Some(sizes),
             power_w: (Some(10.0), Some(3.0)),
         }

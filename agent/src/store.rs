@@ -8,6 +8,7 @@
 
 mod content;
 mod open;
+pub(crate) mod ratings;
 mod retention;
 mod schema;
 mod sessions;

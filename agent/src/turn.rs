@@ -155,6 +155,7 @@ fn features(
         prices: live.settings.budgets.prices,
         image_tokens: live.settings.budgets.image_tokens,
         pace: *daemon.pace(),
+        ratings: daemon.ratings(live),
         sizes: plan.sizes.as_ref(),
         power_w: live.power_w(),
     };

@@ -205,3 +205,32 @@ async fn what_the_cloud_took_and_cost_predicts_the_next_turn() {
     assert_eq!(scene.world.daemon.reload(changed).unwrap().applied, ["cloud"]);
     assert_eq!(ask().await["predicted"]["latency_ms"], Value::Null);
 }
+
+#[tokio::test]
+async fn ratings_reach_the_policy_at_once_and_after_a_restart_and_may_be_kept_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let upstream = Upstream::start(Behaviour::Answer).await.unwrap();
+    let text = format!("[policy]\nname = \"tether\"\n{}", upstream.config());
+    let world = World::start(folder.path(), &text).await.unwrap();
+    let detail = async |world: &World| {
+        let request = json!({"max_tokens": 3, "tether": {"task": "Query"}});
+        let reply = world.ask("What can you see?", request).await.unwrap().json();
+        (reply["tether"]["turn_id"].clone(), reply["tether"]["reason_detail"].as_str().unwrap().to_owned())
+    };
+    for _ in 0..3 {
+        let (turn_id, _) = detail(&world).await;
+        let rating = json!({"turn_id": turn_id, "rating": 0.0}).to_string();
+        assert_eq!(world.send("POST", "/v1/feedback", rating).await.unwrap().status, 200);
+    }
+    let (_, told) = detail(&world).await;
+    assert!(told.contains("(ratings -"), "{told}");
+    let silent = text.replacen("[policy]", "[policy]\nlearn_from_ratings = false", 1);
+    let applied = world.daemon.reload(settings(folder.path(), &silent).unwrap()).unwrap().applied;
+    assert_eq!(applied, ["policy.learn_from_ratings"]);
+    let (_, told) = detail(&world).await;
+    assert!(!told.contains("ratings"), "{told}");
+    world.stop().await.unwrap();
+    let world = World::start(folder.path(), &text).await.unwrap();
+    let (_, told) = detail(&world).await;
+    assert!(told.contains("(ratings -"), "{told}");
+}

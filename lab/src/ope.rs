@@ -219,6 +219,8 @@ fn observe(record: &TurnRecord, space: tether_protocol::ActionSpace, history: Ve
             downlink_bytes: bytes(Resource::DownlinkBytes),
         },
         prices: Prices::default(),
+        ratings: Default::default(),
+        considered: Vec::new(),
         turns_left: None,
         deadline_ms: None,
     }

@@ -8,6 +8,7 @@ mod hashing;
 pub mod link;
 pub mod mess;
 pub mod observation;
+pub mod ratings;
 pub mod rule;
 pub mod text;
 pub mod tmo;

@@ -1,6 +1,9 @@
 //! What a policy sees of one turn.
 
 use crate::budget::Prices;
+use crate::decision::Candidate;
+use crate::ratings::Ratings;
+use std::sync::Arc;
 use tether_protocol::{Action, ActionSpace, Context, Cost, Route, ViewSet};
 
 /// One earlier turn of the same dialogue.
@@ -33,9 +36,14 @@ pub struct Observation {
     pub remaining: Cost,
     /// The shadow prices of paced budgets: an action's price, in rewards, is `prices.of(&candidate.predicted)`.
     pub prices: Prices,
+    /// Of earlier answers, whichever dialogue they were in.
+    pub ratings: Arc<Ratings>,
     /// How many turns may follow this one, where somebody knows.
     pub turns_left: Option<u32>,
     pub deadline_ms: Option<u64>,
+    /// The actions among which the permitted ones were left over by budgets, these included: what an action's costs are
+    /// compared with. Empty: the permitted ones.
+    pub considered: Vec<Candidate>,
 }
 
 impl Observation {

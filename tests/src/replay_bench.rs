@@ -23,15 +23,16 @@ const TURNS_PER_HOUR: f64 = 60.0;
 const BATTERY_WH: f64 = 120.0;
 const DIALOGUES: usize = 200;
 const VIEWS: usize = 3;
-/// The policy in question, and the two naive ones.
-pub const POLICIES: [&str; 3] = ["tether", "cloud-then-local", "always-local"];
+/// The policy in question and the two naive ones, and what share of their answers is rated: only the first one learns from it.
+pub const FLOWN: [(&str, f64); 4] =
+    [("tether", 1.0), ("tether", 0.0), ("cloud-then-local", 0.0), ("always-local", 0.0)];
 const SPEED_TURNS_PER_HOUR: f64 = 6_000.0;
 const BATCH: usize = 1_000;
 
-/// Means over all flights, in the order of [`POLICIES`].
+/// Means over all flights, in the order of [`FLOWN`].
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Earned {
-    pub rewards: [f64; POLICIES.len()],
+    pub rewards: [f64; FLOWN.len()],
     pub turns: u64,
     pub exceeded: u64,
     /// Traces on which the policy earns less than the target over the better of the others.
@@ -40,7 +41,7 @@ pub struct Earned {
 
 impl Earned {
     pub fn over_better(&self) -> f64 {
-        self.rewards[0] / self.rewards[1].max(self.rewards[2])
+        self.rewards[0] / self.rewards[2].max(self.rewards[3])
     }
 }
 
@@ -68,7 +69,7 @@ pub fn earned(traces: &[Recorded], data: Option<&Path>, target: f64) -> Result<E
         Dataset::parse(&text).with_context(|| path.display().to_string())
     });
     let known = known.transpose()?;
-    let contenders = POLICIES.map(Contender::named).into_iter().collect::<Result<Vec<_>, _>>()?;
+    let contenders = FLOWN.map(|(name, _)| Contender::named(name)).into_iter().collect::<Result<Vec<_>, _>>()?;
     let mut all = Earned::default();
     for recorded in traces {
         let mut sums = Earned::default();
@@ -77,8 +78,10 @@ pub fn earned(traces: &[Recorded], data: Option<&Path>, target: f64) -> Result<E
             for level in LEVELS {
                 let robot = Robot::new(DEVICE, BATTERY_WH)?;
                 let trace = recorded.trace.clone();
-                let mission = Mission::new(robot, trace, dialogues.clone(), budgets(level)?, HOURS, TURNS_PER_HOUR)?;
-                for (contender, sum) in contenders.iter().zip(&mut sums.rewards) {
+                let mut mission =
+                    Mission::new(robot, trace, dialogues.clone(), budgets(level)?, HOURS, TURNS_PER_HOUR)?;
+                for ((contender, (_, rated_share)), sum) in contenders.iter().zip(FLOWN).zip(&mut sums.rewards) {
+                    mission.rated_share = rated_share;
                     let outcome = fly(&mission, contender, &recorded.name, seed, &mut |_| Ok::<(), Infallible>(()))?;
                     *sum += outcome.reward.unwrap_or(0.0);
                     all.turns += outcome.turns;
@@ -106,7 +109,7 @@ pub fn turns_per_s(ledger: Option<(&Path, &Runtime)>) -> Result<(u64, f64)> {
     // One that lasts: a turn is served whatever the hour.
     let robot = Robot::new(DEVICE, 100.0 * BATTERY_WH)?;
     let mission = Mission::new(robot, trace, dialogues, budgets(10.0)?, HOURS, SPEED_TURNS_PER_HOUR)?;
-    let contender = Contender::named(POLICIES[0])?;
+    let contender = Contender::named(FLOWN[0].0)?;
     let limits = Limits { max_turns: u64::MAX, max_age_ms: i64::MAX, max_bytes: u64::MAX };
     let store = match ledger {
         Some((path, runtime)) => Some((Store::open_with(path, limits)?.store, runtime)),

@@ -2,7 +2,7 @@
 
 use super::output::{self, note};
 use super::{Global, UsageError};
-use crate::replay::mission::MissionError;
+use crate::replay::mission::{MissionError, RATED_SHARE};
 use crate::replay::page::{self, cells, lines};
 use crate::replay::{Contender, Flown, Mission, Outcome, Robot, fly};
 use crate::store::{Limits, Store, StoreError};
@@ -72,6 +72,9 @@ pub(crate) struct ReplayArgs {
     hours: f64,
     #[arg(long, default_value_t = 60.0, value_name = "TURNS")]
     turns_per_hour: f64,
+    /// Share of the answers that somebody rates; policies that learn from ratings see no others
+    #[arg(long, default_value_t = RATED_SHARE, value_name = "SHARE")]
+    rated: f64,
     /// The first seed: of arrivals, dialogues, the trace's offset and everything random
     #[arg(long, default_value_t = 0)]
     seed: u64,
@@ -97,6 +100,7 @@ struct Report<'a> {
     dialogues: &'a str,
     hours: f64,
     turns_per_hour: f64,
+    rated_share: f64,
     budgets: &'a [String],
     /// Of the downlink, in the traces named in `uplink_is_a_share`.
     uplink_share: f64,
@@ -112,6 +116,9 @@ pub(crate) fn run(args: &ReplayArgs, global: &Global) -> anyhow::Result<ExitCode
     }
     if !(1..=MAX_SEEDS).contains(&args.seeds) {
         return Err(UsageError(format!("--seeds {} is not between 1 and {MAX_SEEDS}", args.seeds)).into());
+    }
+    if !(0.0..=1.0).contains(&args.rated) {
+        return Err(UsageError(format!("--rated {} is not between 0 and 1", args.rated)).into());
     }
     let battery_wh = watt_hours(&args.battery)?;
     let robot = Robot::new(&args.device, battery_wh).map_err(usage)?;
@@ -134,7 +141,8 @@ pub(crate) fn run(args: &ReplayArgs, global: &Global) -> anyhow::Result<ExitCode
             shared.push(name.clone());
         }
         let mission = Mission::new(robot, trace, data.clone(), budgets.clone(), args.hours, args.turns_per_hour);
-        let mission = mission.map_err(usage)?;
+        let mut mission = mission.map_err(usage)?;
+        mission.rated_share = args.rated;
         for seed in args.seed..args.seed.saturating_add(args.seeds) {
             for contender in &contenders {
                 outcomes.push(match &args.ledger {
@@ -158,6 +166,7 @@ pub(crate) fn run(args: &ReplayArgs, global: &Global) -> anyhow::Result<ExitCode
             dialogues: &args.dialogues,
             hours: args.hours,
             turns_per_hour: args.turns_per_hour,
+            rated_share: args.rated,
             budgets: &args.budget,
             uplink_share: args.uplink_share,
             uplink_is_a_share: &shared,

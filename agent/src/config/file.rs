@@ -153,11 +153,19 @@ pub struct PolicyFile {
     /// How long the cloud may take to its first token before the local model answers instead, where both may. A cold
     /// start of a large model takes longer; raise it there.
     pub cloud_patience_ms: u64,
+    /// Ratings of earlier answers correct the learned policy's values.
+    pub learn_from_ratings: bool,
 }
 
 impl Default for PolicyFile {
     fn default() -> Self {
-        Self { name: PolicyName::Tether, file: None, deadline_ms: None, cloud_patience_ms: 15_000 }
+        Self {
+            name: PolicyName::Tether,
+            file: None,
+            deadline_ms: None,
+            cloud_patience_ms: 15_000,
+            learn_from_ratings: true,
+        }
     }
 }
 

@@ -30,6 +30,8 @@ pub struct Settings {
     /// The actions that the views give.
     pub space: ActionSpace,
     pub policy: PolicySettings,
+    /// Whether ratings correct the policy's values.
+    pub learn_from_ratings: bool,
     /// The folder of a CLIP.
     pub clip: Option<PathBuf>,
     pub default_deadline_ms: Option<u64>,
@@ -182,6 +184,7 @@ impl Settings {
             space,
             clip: association.clip.map(|folder| base.join(folder)),
             policy: resolve_policy(policy.name, policy.file, &base)?,
+            learn_from_ratings: policy.learn_from_ratings,
             default_deadline_ms: policy.deadline_ms,
             cloud_patience_ms: in_range("policy.cloud_patience_ms", policy.cloud_patience_ms, 1, MAX_DEADLINE_MS)?,
             sessions: SessionSettings {

@@ -65,6 +65,7 @@ impl Live {
         let mut reloaded = Reloaded::default();
         let applied = [
             ("policy", old.policy != new.policy || old.default_deadline_ms != new.default_deadline_ms),
+            ("policy.learn_from_ratings", old.learn_from_ratings != new.learn_from_ratings),
             ("policy.cloud_patience_ms", old.cloud_patience_ms != new.cloud_patience_ms),
             ("cloud", old.cloud != new.cloud),
             ("local_only", old.local_only != new.local_only),

@@ -62,7 +62,14 @@ pub(super) async fn feedback(
                 // A turn that the zoo did not choose for teaches it nothing.
                 zoo.rate(&turn_id, rating);
             }
-            let gateway = rate_at_gateway(&daemon, &turn_id, rating).await?;
+            let record = daemon.store().turn(turn_id.clone()).await.map_err(unavailable)?;
+            let gateway = match &record {
+                Some(record) => {
+                    daemon.learn(record, replaced).await.map_err(unavailable)?;
+                    rate_at_gateway(&daemon, record, rating).await
+                }
+                None => None,
+            };
             Ok(Json(Feedback { turn_id: turn_id.to_string(), rating, replaced, gateway }))
         }
         None => Err(unknown_turn(&turn_id).into()),
@@ -70,15 +77,15 @@ pub(super) async fn feedback(
 }
 
 /// Only a turn that the cloud answered: the gateway learns nothing of the others, not even that there were any.
-async fn rate_at_gateway(daemon: &Daemon, turn_id: &TurnId, rating: f64) -> Result<Option<GatewayRating>, Refusal> {
-    let record = daemon.store().turn(turn_id.clone()).await.map_err(unavailable)?;
-    if record.is_none_or(|record| record.route != Route::Cloud) {
-        return Ok(None);
+async fn rate_at_gateway(daemon: &Daemon, record: &TurnRecord, rating: f64) -> Option<GatewayRating> {
+    if record.route != Route::Cloud {
+        return None;
     }
+    let turn_id = &record.turn_id;
     let cloud = daemon.live().cloud().cloned();
-    let Ok(cloud) = cloud else { return Ok(Some(GatewayRating::Unreachable)) };
+    let Ok(cloud) = cloud else { return Some(GatewayRating::Unreachable) };
     let reply = cloud.feedback(wire::Feedback { turn_id: turn_id.clone(), rating: rating as f32 }).await;
-    Ok(Some(match reply {
+    Some(match reply {
         Ok(FeedbackReply::Recorded) => GatewayRating::Recorded,
         Ok(FeedbackReply::Unsupported) => GatewayRating::Unsupported,
         Ok(FeedbackReply::UnknownTurn) => GatewayRating::UnknownTurn,
@@ -86,7 +93,7 @@ async fn rate_at_gateway(daemon: &Daemon, turn_id: &TurnId, rating: f64) -> Resu
             tracing::info!(%turn_id, %problem, "the gateway did not take a rating");
             GatewayRating::Unreachable
         }
-    }))
+    })
 }
 
 pub(super) async fn forget(State(daemon): State<Arc<Daemon>>, Path(id): Path<String>) -> Result<Json<Value>, Refusal> {

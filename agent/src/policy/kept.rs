@@ -149,6 +149,7 @@ mod tests {
                 prices: None,
                 image_tokens: 1_000,
                 pace: Pace::default(),
+                ratings: Default::default(),
                 sizes: None,
                 power_w: (None, None),
             };

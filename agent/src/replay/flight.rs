@@ -2,16 +2,18 @@
 
 use super::arrivals::{Arrival, arrivals};
 use super::contender::Contender;
-use super::mission::Mission;
+use super::mission::{Mission, satisfaction};
 use super::record::{Chosen, record};
-use super::tally::{Outcome, Tally};
-use super::truth::{PATIENCE_S, Truth, UNKNOWN_RTT_MS};
-use crate::store::Settling;
+use super::tally::{Outcome, Tally, Worth};
+use super::truth::{Done, PATIENCE_S, Truth, UNKNOWN_RTT_MS};
+use crate::store::{Settling, ratings};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use tether_policies::budget::{Accounts, Amounts, Charge, Prices, Reservation, Resource, counts};
 use tether_policies::link::{LinkEstimator, Sample};
+use tether_policies::ratings::Ratings;
 use tether_policies::tmo::honest::hardware::{ANSWER_TOKENS, BYTES_PER_TOKEN, PROMPT_TOKENS};
 use tether_policies::tmo::honest::link::{Costs, IMAGE_BYTES, Link as HonestLink};
 use tether_policies::tmo::honest::moment::refused;
@@ -55,12 +57,12 @@ pub fn fly<E>(
     let mut flight = Flight::new(mission, contender, offset_s);
     let mut tally = Tally::new(EPOCH_MS, mission.length_ms(), &mission.budgets);
     for arrival in &arrivals {
-        let Some((record, charges, reward)) = flight.turn(arrival) else {
-            tally.unserved(EPOCH_MS + (arrival.at_s * 1e3) as i64, refused(&Weights::default()));
+        let Some((record, charges, worth)) = flight.turn(arrival) else {
+            tally.unserved(EPOCH_MS + (arrival.at_s * 1e3) as i64, unanswered());
             continue;
         };
         let at_s = arrival.at_s + offset_s;
-        tally.turn(&record, Some(reward), Some(mission.trace.up_bits_per_s(at_s) / 1e6));
+        tally.turn(&record, Some(worth), Some(mission.trace.up_bits_per_s(at_s) / 1e6));
         keep((record, Settling { charges, ..Settling::default() }))?;
     }
     flight.idle_until(mission.end_s());
@@ -84,6 +86,7 @@ struct Flight<'a> {
     /// The battery is drawn up to here.
     drawn_s: f64,
     history: Vec<PastTurn>,
+    ratings: Arc<Ratings>,
     caps_exceeded: u64,
 }
 
@@ -108,12 +111,13 @@ impl<'a> Flight<'a> {
             battery_j: mission.robot.battery_j,
             drawn_s: 0.0,
             history: Vec::new(),
+            ratings: Arc::default(),
             caps_exceeded: 0,
         }
     }
 
     /// The turn's record, what it cost the budgets, and what it earned; `None`: the battery is empty.
-    fn turn(&mut self, arrival: &Arrival) -> Option<(TurnRecord, Vec<Charge>, f64)> {
+    fn turn(&mut self, arrival: &Arrival) -> Option<(TurnRecord, Vec<Charge>, Worth)> {
         let now_s = arrival.at_s;
         let now_ms = EPOCH_MS + (now_s * 1e3) as i64;
         let turn = &self.mission.data.dialogues[arrival.dialogue].turns[arrival.turn];
@@ -132,11 +136,13 @@ impl<'a> Flight<'a> {
         let Some(Held { chosen, reservation, may_fall_back }) = held else {
             let record = record(arrival, now_ms, self.policy(), observation, remaining, None, None);
             self.remember(&record);
-            return Some((record, Vec::new(), refused(&Weights::default())));
+            return Some((record, Vec::new(), unanswered()));
         };
-        let spread = ChaCha8Rng::seed_from_u64(arrival.seed).random_range(-BYTES_SPREAD..BYTES_SPREAD);
+        let mut chance = ChaCha8Rng::seed_from_u64(arrival.seed);
+        let spread = chance.random_range(-BYTES_SPREAD..BYTES_SPREAD);
+        let is_rated = chance.random_bool(self.mission.rated_share);
         let judge = self.mission.judge(arrival.dialogue);
-        let truth = Truth::new(self.mission, judge, turn, DOWNLINK_BYTES, now_s + self.offset_s, spread);
+        let truth = Truth::new(self.mission, &judge.model, turn, DOWNLINK_BYTES, now_s + self.offset_s, spread);
         let action = chosen.decision.action;
         let place = usize::from(action.0);
         let done = truth.done(place, DOWNLINK_BYTES);
@@ -147,9 +153,9 @@ impl<'a> Flight<'a> {
         let answer = is_answered.then_some(&done);
         let mut record = record(arrival, now_ms, self.policy(), observation, remaining, Some(&chosen), answer);
         record.measured = cost;
+        record.rating = answer.filter(|_| is_rated).map(|done| judge.rating(done.response, &mut chance));
         self.remember(&record);
-        let reward = answer.map_or_else(|| refused(&Weights::default()), |done| done.reward);
-        Some((record, charges, reward))
+        Some((record, charges, answer.map_or_else(unanswered, Worth::from)))
     }
 
     fn policy(&self) -> &str {
@@ -159,6 +165,7 @@ impl<'a> Flight<'a> {
     fn remember(&mut self, record: &TurnRecord) {
         let views = record.view_set(&self.mission.space);
         self.history.push(PastTurn { route: record.route, views, task: record.task.clone() });
+        ratings::add(Arc::make_mut(&mut self.ratings), record);
     }
 
     fn idle_until(&mut self, now_s: f64) {
@@ -218,6 +225,8 @@ impl<'a> Flight<'a> {
             },
             remaining: Cost::default(),
             prices: Prices::default(),
+            ratings: self.ratings.clone(),
+            considered: Vec::new(),
             turns_left: None,
             deadline_ms: None,
         }
@@ -235,6 +244,10 @@ impl<'a> Flight<'a> {
             .actions()
             .filter(|action| !(is_down && action.route() == Route::Cloud))
             .map(|action| Candidate { action, predicted: self.predicted(&predicted, action) })
+            .collect();
+        observation.considered.clone_from(&candidates);
+        let candidates: Vec<Candidate> = candidates
+            .into_iter()
             .filter(|candidate| self.accounts.fits(&most(&candidate.predicted), battery_percent).is_ok())
             .collect();
         let on_pace = |candidate: &&Candidate| self.accounts.on_pace(now_ms, &most(&candidate.predicted)).is_ok();
@@ -344,4 +357,15 @@ fn most(predicted: &Cost) -> Amounts {
         downlink_bytes: bytes(predicted.downlink_bytes),
     };
     Amounts(counts(&cost).map(|count| count.unwrap_or(0)))
+}
+
+impl From<&Done> for Worth {
+    fn from(done: &Done) -> Worth {
+        Worth { reward: done.reward, rating: satisfaction(done.response) }
+    }
+}
+
+/// What a turn is worth that nobody answers.
+fn unanswered() -> Worth {
+    Worth { reward: refused(&Weights::default()), rating: 0.0 }
 }

@@ -1,16 +1,20 @@
 //! What is flown, whichever policy flies it.
 
+use rand::Rng;
 use tether_policies::budget::Budget;
+use tether_policies::ratings::RESPONSE_PER_RATING;
 use tether_policies::tmo::data::{Dataset, Turn};
 use tether_policies::tmo::honest::hardware::{HARDWARE, Hardware};
 use tether_policies::tmo::honest::moment;
 use tether_policies::tmo::honest::response::ResponseModel;
 use tether_policies::trace::Trace;
 use tether_protocol::limits::MAX_VIEWS;
-use tether_protocol::{ActionSpace, ViewName, ViewSet};
+use tether_protocol::{ActionSpace, Route, ViewName, ViewSet};
 
 /// A week at a turn a second.
 pub const MAX_TURNS: f64 = 604_800.0;
+/// A field test rates every answer, as M4A1's did, unless it is said otherwise.
+pub const RATED_SHARE: f64 = 1.0;
 /// Drawn all the time, as a share of the device's full power (idle figures of the Jetson data sheets: a quarter to a
 /// half). The same share as the honest environment's.
 const IDLE_SHARE: f64 = 0.35;
@@ -65,11 +69,21 @@ pub struct Mission {
     pub budgets: Vec<Budget>,
     pub hours: f64,
     pub turns_per_hour: f64,
+    /// Share of the answers that somebody rates.
+    pub rated_share: f64,
     pub space: ActionSpace,
     /// The views of each action of `space`; `None` is local.
     pub actions: Vec<Option<ViewSet>>,
     /// By the parity of a dialogue's place: what judges its answers was fitted to the other half.
-    judges: [ResponseModel; 2],
+    judges: [Judge; 2],
+}
+
+/// What answers are worth.
+#[derive(Debug, Clone)]
+pub struct Judge {
+    pub model: ResponseModel,
+    /// How far the single answers that the model was fitted to lie from what it says of their kind; at least one number.
+    strays: Vec<f64>,
 }
 
 impl Mission {
@@ -97,7 +111,8 @@ impl Mission {
             return Err(MissionError::Views(views));
         };
         let judges = [judge(&data, 1), judge(&data, 0)];
-        Ok(Mission { robot, trace, data, budgets, hours, turns_per_hour, space, actions, judges })
+        let rated_share = RATED_SHARE;
+        Ok(Mission { robot, trace, data, budgets, hours, turns_per_hour, rated_share, space, actions, judges })
     }
 
     pub fn end_s(&self) -> f64 {
@@ -110,14 +125,33 @@ impl Mission {
     }
 
     /// What a dialogue's answers are worth, by a model that never saw it.
-    pub fn judge(&self, dialogue: usize) -> &ResponseModel {
+    pub fn judge(&self, dialogue: usize) -> &Judge {
         &self.judges[dialogue % 2]
     }
 }
 
+impl Judge {
+    /// What somebody says of one answer of which the kind's response is known, from 0 to 1: people do not agree.
+    pub fn rating(&self, response: f64, random: &mut impl Rng) -> f64 {
+        let stray = self.strays[random.random_range(0..self.strays.len())];
+        satisfaction(response + stray)
+    }
+}
+
+/// A response on the rating's scale.
+pub fn satisfaction(response: f64) -> f64 {
+    (response / RESPONSE_PER_RATING).clamp(0.0, 1.0)
+}
+
 /// Fitted to the dialogues at even (0) or odd (1) places.
-fn judge(data: &Dataset, parity: usize) -> ResponseModel {
+fn judge(data: &Dataset, parity: usize) -> Judge {
     let half = data.dialogues.iter().enumerate().filter(|(at, _)| at % 2 == parity);
     let turns: Vec<&Turn> = half.flat_map(|(_, dialogue)| &dialogue.turns).collect();
-    ResponseModel::fit(&turns, data.tasks.len())
+    let model = ResponseModel::fit(&turns, data.tasks.len());
+    let predicted = |turn: &Turn| model.predict(Some(turn.task), turn.route == Route::Cloud, turn.views.len());
+    let mut strays: Vec<f64> = turns.iter().map(|turn| turn.score - predicted(turn)).collect();
+    if strays.is_empty() {
+        strays.push(0.0);
+    }
+    Judge { model, strays }
 }

@@ -47,7 +47,7 @@ pub struct Outcome {
     pub views: u64,
     /// Mean over all turns, those included that nobody answered; only a replay knows it.
     pub reward: Option<f64>,
-    /// Mean of the ratings; a turn that nobody answered in a replay is rated 0.
+    /// Mean of the ratings; in a replay over all turns, whether somebody rated them or not, and 0 where nobody answered.
     pub rating: Option<f64>,
     /// Mean over the answered turns.
     pub latency_s: Option<f64>,
@@ -65,6 +65,13 @@ pub struct Outcome {
     /// Left of each budget at the end, in its resource's unit.
     pub budget_left: BTreeMap<String, f64>,
     pub points: Vec<Point>,
+}
+
+/// What a turn was worth, of which a real log knows only some ratings.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Worth {
+    pub reward: f64,
+    pub rating: f64,
 }
 
 /// A mean of what is known.
@@ -128,8 +135,8 @@ impl Tally {
         let _ = self.accounts.reset(now_ms, name);
     }
 
-    /// `reward` and `trace_mbps` are known to a replay alone.
-    pub fn turn(&mut self, record: &TurnRecord, reward: Option<f64>, trace_mbps: Option<f64>) {
+    /// `worth` and `trace_mbps` are known to a replay alone.
+    pub fn turn(&mut self, record: &TurnRecord, worth: Option<Worth>, trace_mbps: Option<f64>) {
         self.points_until(record.started_unix_ms);
         let answered = matches!(record.outcome, Ending::Answered { .. });
         let is_cloud = record.route == Route::Cloud;
@@ -140,9 +147,9 @@ impl Tally {
         self.outcome.fell_back += u64::from(record.fallback.is_some());
         self.outcome.views += record.views.len() as u64;
         self.book(record);
-        let rating = record.rating.or_else(|| reward.map(|_| 0.0));
+        let rating = worth.map_or(record.rating, |worth| Some(worth.rating));
         for means in [&mut self.all, &mut self.recent] {
-            means.reward.add(reward);
+            means.reward.add(worth.map(|worth| worth.reward));
             means.rating.add(rating);
             means.latency_s.add(record.timings.total_ms.filter(|_| answered).map(|ms| ms / 1e3));
             means.cloud.add(Some(f64::from(u8::from(is_cloud))));
@@ -156,14 +163,14 @@ impl Tally {
     }
 
     /// A turn that came while the battery was empty.
-    pub fn unserved(&mut self, at_ms: i64, reward: f64) {
+    pub fn unserved(&mut self, at_ms: i64, worth: Worth) {
         self.points_until(at_ms);
         self.outcome.turns += 1;
         self.outcome.unserved += 1;
         self.now.battery_percent = Some(0.0);
         for means in [&mut self.all, &mut self.recent] {
-            means.reward.add(Some(reward));
-            means.rating.add(Some(0.0));
+            means.reward.add(Some(worth.reward));
+            means.rating.add(Some(worth.rating));
         }
     }
 

@@ -123,6 +123,7 @@ async fn a_ledger_of_a_replay_is_read_like_any_other() {
     let path = folder.path().join("field.db");
     let store = Store::open(&path).unwrap().store;
     let (count, last) = (turns.len() as u64, turns[turns.len() - 1].0.clone());
+    let given: Vec<f64> = turns.iter().filter_map(|(record, _)| record.rating).collect();
     store.settle_all(turns).await.unwrap();
     let newest = store.turns(3, None, None).await.unwrap();
     assert_eq!((newest[0].turn_id.as_str(), newest[0].rating), (last.turn_id.as_str(), last.rating));
@@ -140,7 +141,10 @@ async fn a_ledger_of_a_replay_is_read_like_any_other() {
     assert_eq!(read.last_ms - read.first_ms, last.started_unix_ms - read.first_ms);
     let told = |o: &Outcome| (o.turns, o.local, o.cloud, o.fell_back, o.views, o.uplink_bytes, o.budget_left.clone());
     assert_eq!(told(&read.outcome), told(&outcome));
-    assert!((read.outcome.rating.unwrap() - outcome.rating.unwrap()).abs() < 1e-12);
+    // Of what people said; the replay itself knows what their answers are worth in the mean.
+    let mean = given.iter().sum::<f64>() / given.len() as f64;
+    assert!((read.outcome.rating.unwrap() - mean).abs() < 1e-12);
+    assert!((outcome.rating.unwrap() - mean).abs() < 0.05, "{mean} of {:?}", outcome.rating);
     assert!((read.outcome.cost_usd - outcome.cost_usd).abs() < 1e-9 && read.outcome.reward.is_none());
     assert_eq!(read.outcome.caps_exceeded, 0);
     let none = Source::open(&path, i64::MAX).unwrap();
@@ -173,4 +177,17 @@ fn what_cannot_be_flown_is_named() {
     assert_eq!(Mission::new(robot, trace(), blind, vec![], 1.0, 60.0).err(), Some(MissionError::Views(0)));
     assert!(Contender::named("magic").err().unwrap().to_string().contains("cloud-then-local"));
     assert!(Contender::named("nowhere.json").err().unwrap().to_string().contains("nowhere.json"));
+}
+
+/// In dialogues that the network never saw, under budgets with a pace.
+#[test]
+fn what_people_say_of_answers_makes_the_next_ones_better() {
+    let mut mission = mission(vec![budget(Resource::UplinkBytes, 20e6)]);
+    mission.hours = 24.0;
+    let mut earned = |rated_share: f64| {
+        mission.rated_share = rated_share;
+        (0..4).map(|seed| flown(&mission, "tether", seed).0.reward.unwrap()).sum::<f64>()
+    };
+    let (rated, unrated) = (earned(1.0), earned(0.0));
+    assert!(rated > 1.01 * unrated, "{rated} and {unrated}");
 }

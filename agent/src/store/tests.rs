@@ -364,3 +364,23 @@ async fn content_is_kept_and_given_back() {
     assert_eq!(store.content(TurnId::new("a1").unwrap()).await.unwrap(), Some(content));
     assert_eq!(store.content(TurnId::new("a2").unwrap()).await.unwrap(), None);
 }
+
+#[tokio::test]
+async fn ratings_are_read_again_at_a_start_each_once_and_only_of_settled_turns() {
+    let folder = tempfile::tempdir().unwrap();
+    let store_of = |folder: &tempfile::TempDir| store(folder.path());
+    let ledger = store_of(&folder);
+    for id in ["a", "b", "c"] {
+        ledger.settle(&answered(id, None), Settling::default()).await.unwrap();
+    }
+    for (id, rating) in [("a", 0.25), ("b", 0.5), ("a", 1.0)] {
+        ledger.rate(TurnId::new(id).unwrap(), rating).await.unwrap();
+    }
+    drop(ledger);
+    let ratings = store_of(&folder).ratings().await.unwrap();
+    assert_eq!(ratings.count(), 2, "c was not rated, and of a only the last word counts");
+    let (name, levels) = ratings.tasks().next().unwrap();
+    assert_eq!(name, None);
+    // 2.0 fades a little before 1.0 is added.
+    assert!((levels[0].mean() - 1.5).abs() < 0.01, "{levels:?}");
+}

@@ -103,11 +103,11 @@ pub(super) fn settled(db: &Connection, session: &SessionId, limit: usize) -> Res
     rows.into_iter().rev().map(record).collect()
 }
 
-fn raw(row: &Row<'_>) -> rusqlite::Result<(String, Option<f64>)> {
+pub(super) fn raw(row: &Row<'_>) -> rusqlite::Result<(String, Option<f64>)> {
     Ok((row.get(0)?, row.get(1)?))
 }
 
-fn record((json, rating): (String, Option<f64>)) -> Result<TurnRecord, Failure> {
+pub(super) fn record((json, rating): (String, Option<f64>)) -> Result<TurnRecord, Failure> {
     let mut record: TurnRecord = serde_json::from_str(&json)?;
     record.rating = rating;
     Ok(record)

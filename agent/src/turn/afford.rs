@@ -55,6 +55,7 @@ pub(super) fn decide_within(
     let battery = observation.context.battery.value();
     let battery_percent = battery.filter(|battery| !battery.on_ac).map(|battery| battery.percent);
     let costs = Costs::of(live, keeper, plan, observation, &permitted);
+    observation.considered = permitted.candidates().to_vec();
     for _ in 0..ROUNDS {
         let offer = keeper.offer(&costs.amounts, battery_percent);
         observation.prices = offer.prices.clone();

@@ -79,6 +79,20 @@ pub struct Price {
 pub struct Prices(pub Vec<Price>);
 
 impl Prices {
+    /// Whether there are prices, and one for each thing that is limited.
+    pub fn cover(&self, remaining: &Cost) -> bool {
+        let limited = [
+            (Resource::Usd, remaining.cost_usd.is_some()),
+            (Resource::EnergyJ, remaining.energy_j.is_some()),
+            (Resource::UplinkBytes, remaining.uplink_bytes.is_some()),
+            (Resource::DownlinkBytes, remaining.downlink_bytes.is_some()),
+        ];
+        let priced = |resource| self.0.iter().any(|price| price.resource == resource);
+        // A latency has no price.
+        let all = limited.into_iter().all(|(resource, limited)| !limited || priced(resource));
+        all && !self.0.is_empty() && remaining.latency_ms.is_none()
+    }
+
     /// The price of an action, in rewards. A part of its cost that is not known counts as a typical one.
     pub fn of(&self, cost: &Cost) -> f64 {
         let known = |resource| match resource {

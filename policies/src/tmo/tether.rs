@@ -14,6 +14,7 @@ pub mod scene;
 #[cfg(feature = "train")]
 pub mod train;
 pub mod weights;
+pub mod worth;
 
 pub use config::{Config, WhenNothingFits};
 pub use network::Network;

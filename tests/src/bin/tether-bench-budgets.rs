@@ -13,13 +13,14 @@ use tokio::runtime::Runtime;
 const KILLS: u32 = 200;
 
 fn main() -> Result<()> {
-    let Arguments { data, bytes_alone, records } = arguments()?;
-    if bytes_alone {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-        return runtime.block_on(bytes(data.as_deref(), records.as_deref()));
+    let Arguments { data, alone, records } = arguments()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    match alone {
+        Some(Alone::Bytes) => return runtime.block_on(bytes(data.as_deref(), records.as_deref())),
+        Some(Alone::Replay) => return replay(data.as_deref()),
+        None => {}
     }
     caps_and_pace(data.as_deref())?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     runtime.block_on(live_caps())?;
     replay(data.as_deref())?;
     replay_speed(&runtime)?;
@@ -32,21 +33,28 @@ fn main() -> Result<()> {
 
 struct Arguments {
     data: Option<PathBuf>,
-    bytes_alone: bool,
+    alone: Option<Alone>,
     records: Option<PathBuf>,
 }
 
+/// The only rows that are asked for.
+enum Alone {
+    Bytes,
+    Replay,
+}
+
 /// `--data FOLDER`, the folder that holds `data/traces`; `--bytes`, only the rows of real QUIC; `--records FILE`, where their
-/// turns' records go.
+/// turns' records go; `--replay`, only what policies earn.
 fn arguments() -> Result<Arguments> {
     let mut given = std::env::args().skip(1);
-    let mut arguments = Arguments { data: None, bytes_alone: false, records: None };
+    let mut arguments = Arguments { data: None, alone: None, records: None };
     while let Some(argument) = given.next() {
         match argument.as_str() {
             "--data" => arguments.data = Some(given.next().context("--data needs a folder")?.into()),
-            "--bytes" => arguments.bytes_alone = true,
+            "--bytes" => arguments.alone = Some(Alone::Bytes),
+            "--replay" => arguments.alone = Some(Alone::Replay),
             "--records" => arguments.records = Some(given.next().context("--records needs a file")?.into()),
-            other => anyhow::bail!("{other}: only --data FOLDER, --bytes and --records FILE are understood"),
+            other => anyhow::bail!("{other}: only --data FOLDER, --bytes, --replay and --records FILE are understood"),
         }
     }
     Ok(arguments)
@@ -161,7 +169,7 @@ fn replay(data: Option<&Path>) -> Result<()> {
         let earned = replay_bench::earned(&found, file.as_deref(), TARGET)?;
         turns += earned.turns;
         exceeded += earned.exceeded;
-        let [tether, naive, local] = earned.rewards;
+        let [tether, unrated, naive, local] = earned.rewards;
         let dialogues = match file {
             Some(_) => {
                 "M4A1's dialogues (the committed policy was trained on them; what judges an answer never saw its dialogue)"
@@ -170,7 +178,8 @@ fn replay(data: Option<&Path>) -> Result<()> {
         };
         let how = format!(
             "{} traces x {} seeds x budgets of 10, 30 and 70 % of what three views at every turn take (USD, uplink bytes), 8 hours \
-             at 60 turns an hour on a Jetson Orin NX, {dialogues}: mean reward {tether:.4}; the cloud with every view until a budget \
+             at 60 turns an hour on a Jetson Orin NX, {dialogues}: every answer rated, with the scatter of \
+             the dialogues' own: mean reward {tether:.4}; nothing rated: {unrated:.4}; the cloud with every view until a budget \
              is gone, then local: {naive:.4}; always local: {local:.4}; below the target on {} traces",
             found.len(),
             traces::SEEDS,

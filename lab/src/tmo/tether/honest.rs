@@ -58,7 +58,7 @@ pub fn train(
     let mut stage = HonestStage::new(training, &model, scenario, true)?;
     let mut tasks = data.tasks.clone();
     tasks.truncate(tether_policies::tmo::tether::scene::KNOWN_TASKS);
-    let config = Config::new("tether-tmo-1", tasks, 0, HIDDEN);
+    let config = Config { responses: Some(model.clone()), ..Config::new("tether-tmo-1", tasks, 0, HIDDEN) };
     let weights = Trainer::new(config.clone(), recipe).run(&mut stage, &mut |progress| step(progress.step))?;
     Ok((config, weights))
 }

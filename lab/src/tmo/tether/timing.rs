@@ -57,6 +57,8 @@ fn ready(views: usize) -> anyhow::Result<(Observation, Permitted)> {
         context,
         remaining: budget,
         prices: Default::default(),
+        ratings: Default::default(),
+        considered: Vec::new(),
         turns_left: Some(2),
         deadline_ms: None,
     };

@@ -5,6 +5,7 @@
 //! and Laird 1986 for unequal counts). Which view it was, the similarity and the turn's place are not in it.
 
 use crate::tmo::data::{Dataset, Turn};
+use serde::{Deserialize, Serialize};
 use tether_protocol::Route;
 
 /// Local, and the cloud with 0, 1, 2, and 3 or more views.
@@ -19,7 +20,8 @@ fn level_of(turn: &Turn) -> usize {
     level(turn.route == Route::Cloud, turn.views.len())
 }
 
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct ResponseModel {
     /// By route: local, cloud; what an unknown task is answered with.
     routes: [f64; 2],
@@ -48,6 +50,16 @@ impl ResponseModel {
             Some(cells) => cells[level(cloud, views)],
             None => self.routes[usize::from(cloud)],
         }
+    }
+
+    /// How many tasks have means of their own.
+    pub fn tasks(&self) -> usize {
+        self.cells.len()
+    }
+
+    /// Whether this is so of every mean.
+    pub fn all(&self, is_so: impl Fn(&f64) -> bool) -> bool {
+        self.routes.iter().chain(self.cells.iter().flatten()).all(is_so)
     }
 }
 

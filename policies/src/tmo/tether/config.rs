@@ -1,5 +1,6 @@
 //! The JSON beside the weights: what a network was made for, checked before a weight is read.
 
+use crate::tmo::honest::response::ResponseModel;
 use crate::tmo::tether::scene::{self, HISTORY, KNOWN_TASKS};
 use serde::{Deserialize, Serialize};
 use tether_protocol::limits::{MAX_NAME_BYTES, MAX_VIEWS};
@@ -13,6 +14,8 @@ pub const MAX_CONFIG_BYTES: usize = 64 * 1024;
 pub const MAX_HIDDEN: usize = 128;
 /// Turns that the mask may be told to reserve for. M4A1's dialogues have 2 to 5.
 pub const MAX_MAX_TURNS: u32 = 64;
+/// Responses are of M4A1's scale, whose usual answer is 1.
+const MAX_RESPONSE: f64 = 10.0;
 
 /// What to do when no permitted action fits the budgets together with the turns that may follow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,6 +48,9 @@ pub struct Config {
     /// weighted by its propensity.
     pub temperature: f64,
     pub when_nothing_fits: WhenNothingFits,
+    /// What answers were worth in training, so that ratings can correct the values; without it they correct nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub responses: Option<ResponseModel>,
 }
 
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -74,6 +80,7 @@ impl Config {
             max_turns: HISTORY as u32,
             temperature: 0.0,
             when_nothing_fits: WhenNothingFits::LeastOvershoot,
+            responses: None,
         }
     }
 
@@ -116,6 +123,12 @@ impl Config {
         }
         if !(0.0..=100.0).contains(&self.temperature) {
             return wrong("temperature", self.temperature.to_string(), "0 to 100".to_owned());
+        }
+        if let Some(responses) = &self.responses
+            && !(responses.tasks() <= KNOWN_TASKS && responses.all(|response| response.abs() <= MAX_RESPONSE))
+        {
+            let allowed = format!("means of {KNOWN_TASKS} tasks at most, none beyond {MAX_RESPONSE}");
+            return wrong("responses", format!("of {} tasks", responses.tasks()), allowed);
         }
         Ok(())
     }
@@ -167,5 +180,10 @@ mod tests {
         assert!(edited(|v| v["max_turns"] = 0.into()).is_err());
         assert!(edited(|v| v["temperature"] = (-0.1).into()).is_err());
         assert!(edited(|v| v["tasks"] = serde_json::json!(["a", "b", "c", "d", "e"])).is_err());
+        let responses =
+            |tasks: usize, best: f64| serde_json::json!({"routes": [1.0, best], "cells": vec![[1.0; 5]; tasks]});
+        assert!(edited(|v| v["responses"] = responses(KNOWN_TASKS, MAX_RESPONSE)).is_ok());
+        assert!(edited(|v| v["responses"] = responses(KNOWN_TASKS + 1, 1.0)).is_err());
+        assert!(edited(|v| v["responses"] = responses(1, MAX_RESPONSE + 0.1)).is_err());
     }
 }

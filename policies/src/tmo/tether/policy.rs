@@ -1,8 +1,10 @@
 //! A decision: score, mask, choose, and say why.
 
-use crate::decision::{Decision, Permitted, Policy, Refusal};
+use crate::decision::{Candidate, Decision, Permitted, Policy, Refusal};
 use crate::observation::Observation;
+use crate::ratings::Ratings;
 use crate::rule::views_asked_for;
+use crate::tmo::honest::response::{LEVELS, level};
 use crate::tmo::mask::{Reserve, minus};
 use crate::tmo::tether::config::{Config, WhenNothingFits};
 use crate::tmo::tether::network::Network;
@@ -10,6 +12,7 @@ use crate::tmo::tether::scene::{
     Amounts, Facts, HISTORY, MAX_ACTION_INPUTS, MAX_TURN_INPUTS, Past, RESOURCES, Ranges, Scene, amounts,
 };
 use crate::tmo::tether::weights::LoadError;
+use crate::tmo::tether::worth::{corrections, immediate};
 use tether_protocol::limits::MAX_VIEWS;
 use tether_protocol::{Reason, Route, ViewSet};
 
@@ -38,8 +41,12 @@ pub enum Basis {
 
 /// What beside the network decides.
 struct Terms<'a> {
-    /// The shadow price of each action, in units of reward.
-    price: &'a dyn Fn(usize) -> f64,
+    /// Whether an action may be taken; the others are there to be compared with.
+    allowed: &'a dyn Fn(usize) -> bool,
+    /// What each action is worth beyond its score, in units of reward: what ratings tell, less its shadow price.
+    beyond: &'a dyn Fn(usize) -> f64,
+    /// Whether shadow prices stand for all that is limited, and the network is not to count it a second time.
+    paced: bool,
     /// Whether an action can take the whole question: its length, and the pictures that it is about.
     whole: &'a dyn Fn(usize) -> bool,
 }
@@ -106,7 +113,7 @@ impl TetherPolicy {
         seed: u64,
         scores: &mut [f32],
     ) -> Result<Choice, NothingFits> {
-        let terms = Terms { price: &|_| 0.0, whole: &|_| true };
+        let terms = Terms { allowed: &|_| true, beyond: &|_| 0.0, paced: false, whole: &|_| true };
         let mut shares = [0.0; MAX_ACTIONS];
         let shares = &mut shares[..actions.len()];
         self.choose_or(self.config.when_nothing_fits, scene, actions, &terms, seed, scores, shares)
@@ -125,16 +132,22 @@ impl TetherPolicy {
         shares: &mut [f64],
     ) -> Result<Choice, NothingFits> {
         assert!(!actions.is_empty() && actions.len() == scores.len(), "{} actions", actions.len());
-        self.score(scene, actions, scores);
+        match &self.config.responses {
+            Some(_) if terms.paced => scores.fill(0.0),
+            _ => self.score_by_network(scene, actions, scores),
+        }
+        self.add_immediate(scene, actions, scores);
         // Scores are in units of reward, as shadow prices are.
-        scores.iter_mut().enumerate().for_each(|(n, score)| *score -= (terms.price)(n) as f32);
+        scores.iter_mut().enumerate().for_each(|(n, score)| *score += (terms.beyond)(n) as f32);
         let mut open = [false; MAX_ACTIONS];
         let open = &mut open[..actions.len()];
-        if !permit(scene, actions, open) {
+        permit(scene, actions, open);
+        open.iter_mut().enumerate().for_each(|(n, open)| *open &= (terms.allowed)(n));
+        if !open.contains(&true) {
             return match when_nothing_fits {
                 WhenNothingFits::Refuse => Err(NothingFits { following: scene.following }),
                 WhenNothingFits::LeastOvershoot => {
-                    let index = least_overshoot(scene, actions, scores);
+                    let index = least_overshoot(scene, actions, terms.allowed, scores);
                     shares[index] = 1.0;
                     Ok(Choice { index, propensity: 1.0, basis: Basis::LeastOvershoot })
                 }
@@ -155,8 +168,22 @@ impl TetherPolicy {
         Ok(Choice { index, propensity: shares[index], basis })
     }
 
-    /// The network's score of each action, budgets or not. Allocates nothing.
+    /// What ratings add to the value of an action of each level.
+    fn corrections(&self, ratings: &Ratings, task: Option<usize>) -> [f64; LEVELS] {
+        match &self.config.responses {
+            Some(trained) => corrections(trained, ratings, |name| self.config.task(name), task),
+            None => [0.0; LEVELS],
+        }
+    }
+
+    /// The value of each action, budgets or not: the network's score, beside what it earns at once where the config has
+    /// the responses for that. Allocates nothing.
     pub fn score(&self, scene: &Scene<'_>, actions: &[Facts], scores: &mut [f32]) {
+        self.score_by_network(scene, actions, scores);
+        self.add_immediate(scene, actions, scores);
+    }
+
+    fn score_by_network(&self, scene: &Scene<'_>, actions: &[Facts], scores: &mut [f32]) {
         let slots = self.config.view_slots;
         let (turn, action) = self.config.inputs();
         let mut turn_inputs = [0.0; MAX_TURN_INPUTS];
@@ -173,6 +200,13 @@ impl TetherPolicy {
         }
     }
 
+    fn add_immediate(&self, scene: &Scene<'_>, actions: &[Facts], scores: &mut [f32]) {
+        let Some(trained) = &self.config.responses else { return };
+        let ranges = Ranges::over(actions);
+        let at_once = |facts: &Facts| immediate(trained, scene.task, facts, &ranges);
+        scores.iter_mut().zip(actions).for_each(|(score, facts)| *score += at_once(facts));
+    }
+
     fn decide_or(
         &self,
         when_nothing_fits: WhenNothingFits,
@@ -180,7 +214,7 @@ impl TetherPolicy {
         permitted: &Permitted,
         seed: u64,
     ) -> Result<Decision, NothingFits> {
-        if permitted.candidates().len() <= FEW {
+        if permitted.candidates().len().max(observation.considered.len()) <= FEW {
             self.decide_among::<FEW>(when_nothing_fits, observation, permitted, seed)
         } else {
             self.decide_among::<MAX_ACTIONS>(when_nothing_fits, observation, permitted, seed)
@@ -194,7 +228,10 @@ impl TetherPolicy {
         permitted: &Permitted,
         seed: u64,
     ) -> Result<Decision, NothingFits> {
-        let candidates = permitted.candidates();
+        let candidates = match observation.considered.as_slice() {
+            [] => permitted.candidates(),
+            considered => considered,
+        };
         let mut history = [Past { cloud: false, views: ViewSet::EMPTY, task: None }; HISTORY];
         let recent = &observation.history[observation.history.len().saturating_sub(HISTORY)..];
         for (past, turn) in history.iter_mut().zip(recent) {
@@ -225,22 +262,27 @@ impl TetherPolicy {
         }
         let mut scores = [0.0; N];
         let scores = &mut scores[..candidates.len()];
-        let price = |n: usize| observation.prices.of(&candidates[n].predicted);
         let facts = &facts[..candidates.len()];
+        let corrections = self.corrections(&observation.ratings, scene.task);
+        let told = |n: usize| corrections[level(facts[n].cloud, pictures(observation, facts[n].views).len())];
+        let beyond = |n: usize| told(n) - observation.prices.of(&candidates[n].predicted);
         let long = observation.local_context_tokens.is_some_and(|tokens| observation.prompt_tokens >= tokens);
         let asked = pictures(observation, views_asked_for(observation));
         let whole =
             |n: usize| if asked.is_empty() { facts[n].cloud || !long } else { asked.is_subset_of(facts[n].views) };
-        let terms = Terms { price: &price, whole: &whole };
+        let allowed = |n: usize| permitted.contains(candidates[n].action);
+        let paced = observation.prices.cover(&observation.remaining);
+        let terms = Terms { allowed: &allowed, beyond: &beyond, paced, whole: &whole };
         let mut shares = [0.0; N];
         let shares = &mut shares[..candidates.len()];
         let choice = self.choose_or(when_nothing_fits, &scene, facts, &terms, seed, scores, shares)?;
+        let permitted_ones = || (0..candidates.len()).filter(|&n| allowed(n));
         Ok(Decision {
             action: candidates[choice.index].action,
-            reason: reason(&choice, observation, permitted, scores),
+            reason: reason(&choice, observation, candidates, scores, told),
             propensity: choice.propensity,
-            probabilities: Some(shares.to_vec()),
-            values: Some(scores.iter().map(|&score| f64::from(score)).collect()),
+            probabilities: Some(permitted_ones().map(|n| shares[n]).collect()),
+            values: Some(permitted_ones().map(|n| f64::from(scores[n])).collect()),
         })
     }
 }
@@ -296,7 +338,7 @@ fn limited(cost: &Amounts, remaining: &Amounts) -> [f64; RESOURCES] {
 
 /// The action that, followed by the cheapest of each resource, passes the budgets the least: by the resource that is
 /// passed the most, as a share of this turn's dearest action. Ties go to the better score.
-fn least_overshoot(scene: &Scene<'_>, actions: &[Facts], scores: &[f32]) -> usize {
+fn least_overshoot(scene: &Scene<'_>, actions: &[Facts], allowed: &dyn Fn(usize) -> bool, scores: &[f32]) -> usize {
     let costs = || actions.iter().map(|facts| limited(&facts.cost, &scene.remaining));
     let fold = |start: f64, with: fn(f64, f64) -> f64| -> [f64; RESOURCES] {
         costs().fold([start; RESOURCES], |so_far, cost| std::array::from_fn(|r| with(so_far[r], cost[r])))
@@ -316,7 +358,7 @@ fn least_overshoot(scene: &Scene<'_>, actions: &[Facts], scores: &[f32]) -> usiz
         let by_overshoot = overshoot(&actions[*b]).total_cmp(&overshoot(&actions[*a]));
         by_overshoot.then(scores[*a].total_cmp(&scores[*b]))
     };
-    (0..actions.len()).max_by(worse).unwrap_or(0)
+    (0..actions.len()).filter(|&n| allowed(n)).max_by(worse).unwrap_or(0)
 }
 
 /// The best score among those that `keep`; the first of equals.
@@ -365,16 +407,26 @@ fn association(observation: &Observation, views: ViewSet) -> Option<f64> {
     pictures.map(|view| contexts.get(view).and_then(|context| context.association)).sum()
 }
 
-fn reason(choice: &Choice, observation: &Observation, permitted: &Permitted, scores: &[f32]) -> Reason {
-    let candidates = permitted.candidates();
+/// `told`: what ratings added to each score.
+fn reason(
+    choice: &Choice,
+    observation: &Observation,
+    candidates: &[Candidate],
+    scores: &[f32],
+    told: impl Fn(usize) -> f64,
+) -> Reason {
     let label = |n: usize| {
         let action = candidates[n].action;
         let names = observation.space.names(observation.space.sent(action));
         let names: Vec<&str> = names.iter().map(|name| name.as_str()).collect();
-        match action.route() {
-            Route::Local => format!("local {:.2}", scores[n]),
-            Route::Cloud if names.is_empty() => format!("cloud with text only {:.2}", scores[n]),
-            Route::Cloud => format!("cloud with {} {:.2}", names.join("+"), scores[n]),
+        let name = match action.route() {
+            Route::Local => "local".to_owned(),
+            Route::Cloud if names.is_empty() => "cloud with text only".to_owned(),
+            Route::Cloud => format!("cloud with {}", names.join("+")),
+        };
+        match told(n) {
+            told if told.abs() < 0.005 => format!("{name} {:.2}", scores[n]),
+            told => format!("{name} {:.2} (ratings {told:+.2})", scores[n]),
         }
     };
     let chosen = label(choice.index);

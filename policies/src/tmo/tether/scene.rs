@@ -130,6 +130,12 @@ impl Ranges {
         }
         ranges
     }
+
+    /// Where an action's association, latency and USD lie in their ranges, 0 to 1; 0 where that is not known.
+    pub fn places(&self, facts: &Facts) -> [f64; 3] {
+        let at = |value: Option<f64>, range| value.map_or(0.0, |value| f64::from(place(value, range)));
+        [at(facts.association, self.association), at(facts.cost[0], self.cost[0]), at(facts.cost[1], self.cost[1])]
+    }
 }
 
 impl Facts {

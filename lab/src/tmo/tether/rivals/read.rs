@@ -97,6 +97,8 @@ impl<'a> Reader<'a> {
             context: Context { views: self.space.views().iter().map(view).collect(), ..Context::default() },
             remaining: Cost::default(),
             prices: tether_policies::budget::Prices::default(),
+            ratings: Default::default(),
+            considered: Vec::new(),
             turns_left: None,
             deadline_ms: None,
         };

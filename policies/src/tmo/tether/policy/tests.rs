@@ -1,9 +1,10 @@
 use super::*;
-use crate::budget::Prices;
+use crate::budget::{Price, Prices, Resource};
 use crate::decision::Candidate;
 use crate::observation::PastTurn;
 use crate::tmo::tether::weights;
 use proptest::prelude::*;
+use std::sync::Arc;
 use tether_protocol::context::ViewContext;
 use tether_protocol::{Action, ActionSpace, Context, Cost, Reading, ViewName};
 
@@ -34,6 +35,8 @@ fn observation(views: usize, remaining: Cost) -> Observation {
         max_tokens: 10,
         remaining,
         prices: Prices::default(),
+        ratings: Default::default(),
+        considered: Vec::new(),
         turns_left: Some(0),
         deadline_ms: None,
     }
@@ -67,6 +70,53 @@ fn a_prompt_that_does_not_fit_the_local_model_goes_to_the_cloud_if_that_is_permi
         let alone = Permitted::new(vec![all.first()]).unwrap();
         assert_eq!(policy(seed).decide(&long, &alone, 0).action, Action::LOCAL);
     }
+}
+
+/// One that was trained where the cloud's answers are worth twice as much.
+fn with_responses(seed: u64) -> TetherPolicy {
+    let responses = serde_json::from_str(r#"{"routes": [0.5, 1.0], "cells": []}"#).unwrap();
+    let config = Config { responses: Some(responses), ..policy(seed).config };
+    let weights = weights::random(&config, seed).unwrap();
+    TetherPolicy::new(config, &weights).unwrap()
+}
+
+fn values(policy: &TetherPolicy, observation: &Observation) -> Vec<f64> {
+    policy.decide(observation, &permitted(observation), 0).values.unwrap()
+}
+
+#[test]
+fn where_shadow_prices_stand_for_all_that_is_limited_the_network_does_not_count_it_again() {
+    let price = Price { resource: Resource::Usd, level: 0.1, typical: 0.01 };
+    let paced = |prices, remaining| Observation { prices: Prices(prices), ..observation(2, remaining) };
+    let usd = Cost { cost_usd: Some(1.0), ..Cost::default() };
+    let only_prices = paced(vec![price], usd);
+    assert_eq!(values(&with_responses(1), &only_prices), values(&with_responses(2), &only_prices));
+    for asked in [paced(vec![price], Cost { uplink_bytes: Some(9), ..usd }), paced(Vec::new(), usd)] {
+        assert_ne!(values(&with_responses(1), &asked), values(&with_responses(2), &asked));
+    }
+    assert_ne!(values(&policy(1), &only_prices), values(&policy(2), &only_prices), "nothing else tells values");
+    let deadline = Cost { latency_ms: Some(1e9), ..usd };
+    assert!(!Prices(vec![price]).cover(&deadline), "a latency has no price");
+}
+
+#[test]
+fn ratings_correct_values_and_the_reason_says_by_how_much() {
+    let price = Price { resource: Resource::Usd, level: 0.0, typical: 0.01 };
+    let mut seen = Observation { prices: Prices(vec![price]), ..observation(0, Cost::default()) };
+    let policy = with_responses(1);
+    let before = policy.decide(&seen, &permitted(&seen), 0);
+    assert_eq!(before.action.route(), Route::Cloud, "{before:?}");
+    let mut ratings = Ratings::default();
+    // Local answers are as they were in training, the cloud's are not.
+    for _ in 0..50 {
+        ratings.add(None, false, 0, 0.25);
+        ratings.add(None, true, 0, 0.0);
+    }
+    seen.ratings = Arc::new(ratings);
+    let after = policy.decide(&seen, &permitted(&seen), 0);
+    assert_eq!(after.action, Action::LOCAL, "{after:?}");
+    assert!(after.reason.detail.contains("(ratings -"), "{:?}", after.reason);
+    assert!(after.values.unwrap()[1] < before.values.unwrap()[1] - 0.7);
 }
 
 #[test]

@@ -192,7 +192,7 @@ impl Stage<RESOURCES> for HonestStage<'_> {
     fn look(&self) -> Look {
         let mut open = vec![false; self.moment.facts.len()];
         permit(&self.scene(), &self.moment.facts, &mut open);
-        Look::of(&self.scene(), &self.moment.facts, open, 0)
+        Look::of(&self.scene(), &self.moment.facts, open, 0, Some(self.model))
     }
 
     fn expected(&mut self, random: &mut ChaCha8Rng) -> Vec<f32> {

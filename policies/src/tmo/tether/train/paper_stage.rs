@@ -101,7 +101,7 @@ impl Stage<2> for PaperStage<'_> {
 
     fn look(&self) -> Look {
         let scene = scene(&self.history, self.turn.task, self.left, self.length - self.history.len() - 1);
-        Look::of(&scene, &facts(self.environment, self.turn), self.open().to_vec(), VIEWS)
+        Look::of(&scene, &facts(self.environment, self.turn), self.open().to_vec(), VIEWS, None)
     }
 
     fn expected(&mut self, _: &mut ChaCha8Rng) -> Vec<f32> {

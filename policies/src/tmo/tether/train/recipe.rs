@@ -25,6 +25,9 @@ const CLOSED: f32 = -1e9;
 /// Weight of the loss that also asks the network itself to stay within budgets: the mask holds them, this makes the
 /// scores of what does not fit low, and gives PPO, which acts without the mask, a start.
 const UNMASKED: f64 = 0.1;
+/// Weight of the squared error of the scores' differences within a turn: cross-entropy alone puts the best action first and
+/// leaves the distances between the others to chance, but shadow prices and ratings are added to them.
+const DISTANCE: f64 = 10.0;
 /// Weight of the value head's squared error.
 const VALUE: f64 = 0.25;
 /// Gradients' joint norm is cut to this (SB3's 0.5 is for smaller losses).
@@ -167,7 +170,8 @@ impl Trainer {
         let turns = loss::rows(all(|look| &look.turn), turn, &self.device);
         let actions = loss::rows(all(|look| &look.actions), action, &self.device);
         let (scores, values) = self.net.forward(turns, actions);
-        (scores * LOGITS_PER_SCORE, values)
+        let base = loss::rows(all(|look| &look.base), looks[0].open.len(), &self.device);
+        ((scores + base) * LOGITS_PER_SCORE, values)
     }
 
     /// Cross-entropy against the teacher's `softmax(expected * LOGITS_PER_SCORE)` among the open actions, and the value
@@ -176,6 +180,7 @@ impl Trainer {
         let count = looks[0].open.len();
         let (logits, values) = self.forward(&looks.iter().collect::<Vec<_>>());
         let (mut targets, mut masks, mut bests) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut wanted, mut shares) = (Vec::new(), Vec::new());
         for (look, expected) in looks.iter().zip(expected) {
             let open = || (0..count).filter(|&n| look.open[n]);
             let best = open().map(|n| expected[n]).fold(f32::MIN, f32::max);
@@ -184,12 +189,20 @@ impl Trainer {
             targets.extend((0..count).map(|n| if look.open[n] { weight(n) / sum } else { 0.0 }));
             masks.extend(look.open.iter().map(|&open| if open { 0.0 } else { CLOSED }));
             bests.push(best);
+            let share = 1.0 / open().count().max(1) as f32;
+            wanted.extend((0..count).map(|n| if look.open[n] { expected[n] - best } else { 0.0 }));
+            shares.extend(look.open.iter().map(|&open| if open { share } else { 0.0 }));
         }
         let targets = loss::rows(targets, count, &self.device);
         let masked = log_softmax(logits.clone() + loss::rows(masks, count, &self.device), 1);
         let entropy = |log_probs: Tensor<2>| -(targets.clone() * log_probs).sum_dim(1).mean();
         let value = (values - loss::numbers(bests, &self.device)).square().mean();
-        entropy(masked) + entropy(log_softmax(logits, 1)) * UNMASKED + value * VALUE
+        // Against each other, not against zero: a turn's scores have no origin.
+        let shares = loss::rows(shares, count, &self.device);
+        let off = logits.clone() / LOGITS_PER_SCORE - loss::rows(wanted, count, &self.device);
+        let mean = (off.clone() * shares.clone()).sum_dim(1);
+        let distance = ((off - mean).square() * shares).sum_dim(1).mean();
+        entropy(masked) + entropy(log_softmax(logits, 1)) * UNMASKED + value * VALUE + distance * DISTANCE
     }
 
     /// PPO over all actions, those that do not fit included: overspending costs what the multipliers say.
@@ -240,7 +253,8 @@ impl Trainer {
             let (mut inputs, mut scores) = (vec![0.0; width], vec![0.0; observation.open.len()]);
             let write = |n: usize, out: &mut [f32]| out.copy_from_slice(&observation.actions[n * width..][..width]);
             plain.score::<MAX_ACTIONS>(&observation.turn, &mut inputs, write, &mut scores);
-            scores.iter_mut().for_each(|score| *score *= LOGITS_PER_SCORE as f32);
+            let logit = |(score, base): (&mut f32, &f32)| *score = (*score + base) * LOGITS_PER_SCORE as f32;
+            scores.iter_mut().zip(&observation.base).for_each(logit);
             let action = draw(&scores, &mut self.random);
             let step = stage.act(action, &mut self.random);
             ended = step.end;

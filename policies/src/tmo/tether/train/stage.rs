@@ -1,7 +1,9 @@
 //! Where a tether network is trained: dialogues, seen as its inputs.
 
+use crate::tmo::honest::response::ResponseModel;
 use crate::tmo::learn::world::Step;
 use crate::tmo::tether::scene::{Facts, Ranges, Scene, action_inputs, turn_inputs};
+use crate::tmo::tether::worth::immediate;
 use rand_chacha::ChaCha8Rng;
 
 /// One decision as the network sees it, and the actions that the mask leaves open.
@@ -10,11 +12,19 @@ pub struct Look {
     pub turn: Vec<f32>,
     /// One row of inputs for each action.
     pub actions: Vec<f32>,
+    /// What each action is taken to earn at once; the network learns what is beyond.
+    pub base: Vec<f32>,
     pub open: Vec<bool>,
 }
 
 impl Look {
-    pub fn of(scene: &Scene<'_>, facts: &[Facts], open: Vec<bool>, view_slots: usize) -> Look {
+    pub fn of(
+        scene: &Scene<'_>,
+        facts: &[Facts],
+        open: Vec<bool>,
+        view_slots: usize,
+        trained: Option<&ResponseModel>,
+    ) -> Look {
         let mut turn = vec![0.0; turn_inputs(view_slots)];
         scene.write(view_slots, &mut turn);
         let width = action_inputs(view_slots);
@@ -23,7 +33,9 @@ impl Look {
         for (facts, out) in facts.iter().zip(actions.chunks_exact_mut(width)) {
             facts.write(scene, &ranges, view_slots, out);
         }
-        Look { turn, actions, open }
+        let at_once = |facts: &Facts| trained.map_or(0.0, |trained| immediate(trained, scene.task, facts, &ranges));
+        let base = facts.iter().map(at_once).collect();
+        Look { turn, actions, base, open }
     }
 }
 
