@@ -4,7 +4,7 @@ use super::{ExportError, Exported};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::io::Write;
-use tether_policies::tmo::data::MAX_TURNS;
+use tether_policies::tmo::data::{BEST_SCORE, MAX_TURNS};
 use tether_protocol::record::Outcome;
 use tether_protocol::{Route, ViewName};
 
@@ -61,7 +61,7 @@ impl M4a1 {
             "action": i32::from(record.route == Route::Cloud),
             "image_index": if sent.is_empty() { Value::Null } else { json!(sent) },
             "answer": answer,
-            "score": rating,
+            "score": rating * BEST_SCORE,
             "interaction_time": record.timings.total_ms.map(|ms| ms / 1e3),
             "usage_cost": record.measured.cost_usd,
             // Beyond M4A1, for whoever weights by it.

@@ -65,8 +65,9 @@ async fn tmo_reads_what_is_exported_as_m4a1() {
     let data = Dataset::parse(std::str::from_utf8(&out).unwrap()).unwrap();
     assert_eq!((data.view_count, data.dialogues.len()), (2, 2));
     let turns = &data.dialogues[0].turns;
-    assert_eq!((turns[0].route, turns[0].score, turns[0].latency_s), (Route::Local, 0.5, Some(1.5)));
+    assert_eq!((turns[0].route, turns[0].score, turns[0].latency_s), (Route::Local, 1.0, Some(1.5)));
     assert_eq!((turns[1].route, turns[1].cost_usd, turns[1].views.len()), (Route::Cloud, Some(0.002), 1));
+    assert_eq!(turns[1].score, 2.0, "the best rating is what M4A1's judges gave the best kinds of answers");
     assert_eq!(turns[1].question, "what, \"now\"?");
     assert_eq!(data.dialogues[1].turns[0].score, 0.0);
 }

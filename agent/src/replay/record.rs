@@ -14,7 +14,7 @@ use tether_protocol::{Action, Cost, Reason, Route, SessionId, TurnId, TurnRecord
 /// Who asks, in a replay's records.
 pub(super) const CLIENT: &str = "replay";
 /// Responses are on the data's scale, where M4A1's mean is 1 and its best cells are around 2; ratings end at 1.
-const BEST_RESPONSE: f64 = 2.0;
+const BEST_RESPONSE: f64 = tether_policies::tmo::data::BEST_SCORE;
 
 /// A policy's decision and what was held back for it; `None`: no action fitted the budgets.
 pub(super) struct Chosen {

@@ -11,6 +11,9 @@ pub const MAX_TURNS: usize = 1_000;
 pub const MAX_DIALOGUES: usize = 1_000_000;
 pub const MAX_FILE_BYTES: usize = 1 << 30;
 
+/// M4A1's judges score a usual answer 1 and the best kinds of answers around 2: what a rating of 1 is on that scale.
+pub const BEST_SCORE: f64 = 2.0;
+
 /// An answer with one of these is a refusal: its score counts as 0 (reference code).
 const REFUSALS: [&str; 3] = ["sorry", "I don't have", "can't"];
 
