@@ -41,7 +41,8 @@ Examples:
 Rewards are the turns' ratings (0 to 1); turns without one are left out, and say nothing about those with one if people
 rate what annoys them. Three estimates with 95 % intervals, dialogues drawn again: inverse propensity (unbiased, wide),
 self-normalised, doubly robust (usually the narrowest). They need a log whose policy could have chosen otherwise: a policy
-with a temperature above 0. The text of turns is not in a log, so `rule`, which reads it, is judged as if it were empty.")]
+with a temperature above 0. Of a policy whose choices it could not have made there is no estimate (in JSON null, and `refused`
+says why), and the exit code is 1. The text of turns is not in a log, so `rule`, which reads it, is judged as if it were empty.")]
 pub struct OpeCli {
     /// What `tether export --format jsonl` wrote
     #[arg(long, value_name = "EXPORT")]
@@ -60,53 +61,101 @@ pub struct OpeCli {
 #[derive(Debug, Serialize)]
 struct Line<'a> {
     policy: &'a str,
-    #[serde(flatten)]
-    estimates: Estimates,
+    turns: usize,
+    logged: Estimate,
+    /// These three are null where the log tells nothing of the policy, and `refused` says why.
+    inverse_propensity: Option<Estimate>,
+    self_normalised: Option<Estimate>,
+    doubly_robust: Option<Estimate>,
+    refused: Option<String>,
+    effective_turns: f64,
+    largest_weight: f64,
     /// Share of the policy's choices that the log's policy could not have made.
     unsupported: f64,
     unrated: usize,
     undecided: usize,
 }
 
+impl<'a> Line<'a> {
+    fn new(policy: &'a str, estimates: Estimates, unsupported: f64, log: &Log) -> Self {
+        let refused = refusal(&estimates, unsupported);
+        let told = |estimate| refused.is_none().then_some(estimate);
+        Self {
+            policy,
+            turns: estimates.turns,
+            logged: estimates.logged,
+            inverse_propensity: told(estimates.inverse_propensity),
+            self_normalised: told(estimates.self_normalised),
+            doubly_robust: told(estimates.doubly_robust),
+            refused,
+            effective_turns: estimates.effective_turns,
+            largest_weight: estimates.largest_weight,
+            unsupported,
+            unrated: log.unrated,
+            undecided: log.undecided,
+        }
+    }
+}
+
+/// Why a log tells nothing of a policy, if it does not.
+fn refusal(estimates: &Estimates, unsupported: f64) -> Option<String> {
+    let why = if unsupported > MAX_UNSUPPORTED {
+        format!(
+            "{:.0} % of its choices could not have been made by the log's policy (probability 0)",
+            100.0 * unsupported
+        )
+    } else if estimates.effective_turns == 0.0 {
+        "in no turn did the log's policy choose what it would".to_owned()
+    } else {
+        return None;
+    };
+    Some(format!("{why}. Log turns of a policy that draws (a temperature above 0)."))
+}
+
 pub fn run(cli: OpeCli) -> anyhow::Result<()> {
     let policies = cli.policy.iter().map(|name| named(name)).collect::<anyhow::Result<Vec<_>>>()?;
     let file = File::open(&cli.log).with_context(|| format!("cannot read {}", cli.log.display()))?;
     let log = read(BufReader::new(file)).with_context(|| cli.log.display().to_string())?;
-    let mut text = String::new();
+    let (mut text, mut refused) = (String::new(), Vec::new());
     for (name, policy) in cli.policy.iter().zip(&policies) {
         let (choices, unsupported) = choices(&log, policy.as_ref(), cli.seed);
         let Some(estimates) = estimate(&choices, cli.seed) else { bail!("{} holds no turn", cli.log.display()) };
-        let line = Line { policy: name, estimates, unsupported, unrated: log.unrated, undecided: log.undecided };
+        let line = Line::new(name, estimates, unsupported, &log);
         text += &if cli.json { serde_json::to_string(&line)? + "\n" } else { words(&line) };
+        refused.extend(line.refused.is_some().then_some(name.as_str()));
     }
-    Ok(crate::report::print(&text)?)
+    crate::report::print(&text)?;
+    if !refused.is_empty() {
+        bail!("no estimate of {}", refused.join(", "));
+    }
+    Ok(())
 }
 
 fn words(line: &Line<'_>) -> String {
-    let Estimates { turns, effective_turns, largest_weight, logged, .. } = line.estimates;
+    let Line { turns, effective_turns, largest_weight, .. } = line;
     let mut text = format!("{}: {turns} rated turns, worth {effective_turns:.0} for this policy\n", line.policy);
-    let mut add = |name: &str, Estimate { value, low, high }: Estimate| {
-        text += &format!("  {name:<20} {value:.3}   [{low:.3}, {high:.3}]\n");
-    };
-    add("as logged", logged);
-    let share = 100.0 * line.unsupported;
-    if line.unsupported > MAX_UNSUPPORTED {
-        text += &format!(
-            "  no estimate: {share:.0} % of its choices could not have been made by the log's policy (probability 0). Log turns of \
-             a policy that draws (a temperature above 0).\n"
-        );
-        return text;
+    let estimates = [
+        ("as logged", Some(line.logged)),
+        ("inverse propensity", line.inverse_propensity),
+        ("self-normalised", line.self_normalised),
+        ("doubly robust", line.doubly_robust),
+    ];
+    for (name, estimate) in estimates {
+        if let Some(Estimate { value, low, high }) = estimate {
+            text += &format!("  {name:<20} {value:.3}   [{low:.3}, {high:.3}]\n");
+        }
     }
-    add("inverse propensity", line.estimates.inverse_propensity);
-    add("self-normalised", line.estimates.self_normalised);
-    add("doubly robust", line.estimates.doubly_robust);
+    if let Some(why) = &line.refused {
+        return text + &format!("  no estimate: {why}\n");
+    }
+    let share = 100.0 * line.unsupported;
     if line.unsupported > 0.005 {
         text += &format!(
             "  beware: {share:.0} % of its choices could not have been made by the log's policy (probability 0). Inverse \
              propensity counts nothing for them, and the doubly robust estimate rests on its model alone there.\n"
         );
     }
-    if largest_weight > 0.05 * turns as f64 {
+    if *largest_weight > 0.05 * *turns as f64 {
         text += &format!("  beware: one turn weighs {largest_weight:.0} of {turns}.\n");
     }
     if line.unrated > 0 {
@@ -167,7 +216,8 @@ pub fn choices(log: &Log, policy: &dyn Policy, seed: u64) -> (Vec<Choice>, f64) 
             let share = |action| shares.iter().find(|(known, _)| *known == action).map_or(0.0, |(_, share)| *share);
             let impossible = |action| match &record.probabilities {
                 Some(known) => record.permitted.iter().zip(known).any(|(a, p)| *a == action && *p <= 0.0),
-                None => false,
+                // A record of before they were told: who chose for certain chose nothing else.
+                None => record.propensity >= 1.0 && action != record.action,
             };
             unsupported += shares.iter().filter(|(action, _)| impossible(*action)).map(|(_, share)| share).sum::<f64>();
             choices.push(Choice {

@@ -166,6 +166,65 @@ fn what_a_certain_policy_never_did_is_told() {
     let (found, unsupported) = choices(&log, &AlwaysCloud, 0);
     assert_eq!((unsupported, estimate(&found, 0).unwrap().inverse_propensity.value), (1.0, 0.0));
     assert_eq!(choices(&log, &AlwaysLocal, 0).1, 0.0);
+    rows.iter_mut().for_each(|row| row["probabilities"] = Value::Null);
+    let older = read_text(&text(&rows)).unwrap();
+    assert_eq!((choices(&older, &AlwaysCloud, 0).1, choices(&older, &AlwaysLocal, 0).1), (1.0, 0.0));
+}
+
+#[test]
+fn one_rule_refuses_in_words_and_in_json() {
+    // Of a hundred turns the cloud could have been chosen in so many.
+    let told = |possible: usize, taken: usize| {
+        let row = |at| match at {
+            at if at < taken => row(at, 2, Some(0.5)),
+            at if at < possible => row(at, 0, Some(0.5)),
+            at => {
+                let mut row = row(at, 0, Some(0.5));
+                (row["propensity"], row["probabilities"]) = (json!(1.0), json!([1.0, 0.0]));
+                row
+            }
+        };
+        let log = read_text(&text(&(0..100).map(row).collect::<Vec<_>>())).unwrap();
+        let (choices, unsupported) = choices(&log, &AlwaysCloud, 0);
+        let line = Line::new("always-cloud", estimate(&choices, 0).unwrap(), unsupported, &log);
+        (words(&line), serde_json::to_value(&line).unwrap())
+    };
+    for (possible, taken, why) in [(3, 3, "97 % of its choices"), (100, 0, "in no turn")] {
+        let (words, json) = told(possible, taken);
+        assert!(words.contains("no estimate") && words.contains(why) && !words.contains("doubly robust"), "{words}");
+        for estimate in ["inverse_propensity", "self_normalised", "doubly_robust"] {
+            assert_eq!(json.get(estimate), Some(&Value::Null), "{json}");
+        }
+        assert!(json["refused"].as_str().unwrap().contains(why), "{json}");
+        assert_eq!(json["logged"]["value"], 0.5);
+    }
+    let (words, json) = told(60, 20);
+    assert!(words.contains("doubly robust") && words.contains("beware: 40 %"), "{words}");
+    assert!(json["refused"].is_null() && json["doubly_robust"]["low"].is_number(), "{json}");
+}
+
+#[test]
+fn who_asks_for_an_estimate_that_there_is_not_gets_an_error_in_either_form() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("field.jsonl");
+    let rows: Vec<Value> = (0..8).map(|at| row(at, if at % 4 == 0 { 2 } else { 0 }, Some(0.5))).collect();
+    let mut certain = rows.clone();
+    certain.iter_mut().for_each(|row| {
+        let action = row["action"].as_u64().unwrap();
+        (row["propensity"], row["probabilities"]) = (json!(1.0), json!([u8::from(action == 0), u8::from(action != 0)]));
+    });
+    let mut untold = rows.clone();
+    untold[5].as_object_mut().unwrap().remove("propensity");
+    for json in [false, true] {
+        let ran = |rows: &[Value]| {
+            std::fs::write(&path, text(rows)).unwrap();
+            let policy = vec!["always-local".to_owned(), "always-cloud".to_owned()];
+            run(OpeCli { log: path.clone(), policy, seed: 0, json }).map_err(|error| format!("{error:#}"))
+        };
+        assert_eq!(ran(&rows), Ok(()));
+        assert_eq!(ran(&certain), Err("no estimate of always-cloud".to_owned()));
+        assert!(ran(&untold).unwrap_err().contains("no propensity"));
+    }
 }
 
 #[test]
