@@ -24,6 +24,7 @@ pub use sessions::{Memory, NewMessage, SessionUpdate};
 pub use settle::Settling;
 pub use spending::{SavedBudgets, Signs};
 pub use summary::RouteTotals;
+pub(crate) use turns::{newest, one};
 
 /// The schema of the database that this version writes.
 pub const SCHEMA_VERSION: usize = schema::MIGRATIONS.len();
@@ -198,7 +199,7 @@ impl Drop for Store {
 
 /// What can go wrong on the thread; the handle adds the path.
 #[derive(Debug, thiserror::Error)]
-enum Failure {
+pub(crate) enum Failure {
     #[error(transparent)]
     Sqlite(#[from] rusqlite::Error),
     #[error(transparent)]

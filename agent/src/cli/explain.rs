@@ -2,8 +2,11 @@
 
 use super::output;
 use super::{Global, status, units};
+use crate::export::Source;
+use anyhow::Context;
 use clap::Args;
 use std::io::Write;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use tether_protocol::record::{FinishReason, Outcome, SentPicture, TaskSource};
 use tether_protocol::{Action, ActionSpace, Cost, Reading, Route, TurnId, TurnRecord};
@@ -13,15 +16,25 @@ const SHOWN_ACTIONS: usize = 12;
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  tether explain 0199a1b2-...\n  tether explain $(tether turns -n 1 --json | jq -r .turn_id)"
+    after_help = "Examples:\n  tether explain 0199a1b2-...\n  tether explain $(tether turns -n 1 --json | jq -r .turn_id)\n  tether explain --ledger robot7.db 0199a1b2-...    of a replay, or of another robot; no daemon is asked"
 )]
 pub(crate) struct ExplainArgs {
     /// The turn's id, as `ask` and `turns` print it
     turn: TurnId,
+    /// Read this ledger's file instead of asking the daemon
+    #[arg(long, value_name = "FILE")]
+    ledger: Option<PathBuf>,
 }
 
 pub(crate) async fn run(args: ExplainArgs, global: &Global) -> anyhow::Result<ExitCode> {
-    let record: TurnRecord = global.client()?.get(&format!("/v1/turns/{}", args.turn)).await?;
+    let ExplainArgs { turn, ledger } = args;
+    let record: TurnRecord = match ledger {
+        None => global.client()?.get(&format!("/v1/turns/{turn}")).await?,
+        Some(path) => {
+            let found = Source::open(&path, i64::MIN)?.turn(&turn)?;
+            found.with_context(|| format!("the ledger {} has no turn {turn}", path.display()))?
+        }
+    };
     if global.json {
         output::json(&record)?;
         return Ok(ExitCode::SUCCESS);

@@ -2,9 +2,11 @@
 
 use super::output::{self, BOLD, DIM};
 use super::{Global, units};
+use crate::export::Source;
 use clap::Args;
 use jiff::{Timestamp, tz::TimeZone};
 use std::io::Write;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use tether_protocol::TurnRecord;
 use tether_protocol::api::TurnList;
@@ -12,7 +14,7 @@ use tether_protocol::record::Outcome;
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  tether turns --limit 5\n  tether turns --session kitchen\n  tether turns --json | jq -r '[.turn_id,.route,.reason.code] | @tsv'\n\nWith --json, one record a line, newest first."
+    after_help = "Examples:\n  tether turns --limit 5\n  tether turns --session kitchen\n  tether turns --json | jq -r '[.turn_id,.route,.reason.code] | @tsv'\n  tether turns --ledger robot7.db                    of a replay, or of another robot; no daemon is asked\n\nWith --json, one record a line, newest first."
 )]
 pub(crate) struct TurnsArgs {
     /// How many, newest first
@@ -24,6 +26,9 @@ pub(crate) struct TurnsArgs {
     /// Only turns before this one
     #[arg(long, value_name = "TURN")]
     before: Option<tether_protocol::TurnId>,
+    /// Read this ledger's file instead of asking the daemon
+    #[arg(long, value_name = "FILE")]
+    ledger: Option<PathBuf>,
 }
 
 impl TurnsArgs {
@@ -36,7 +41,10 @@ impl TurnsArgs {
 }
 
 pub(crate) async fn run(args: TurnsArgs, global: &Global) -> anyhow::Result<ExitCode> {
-    let list: TurnList = global.client()?.get(&args.path()).await?;
+    let list: TurnList = match &args.ledger {
+        None => global.client()?.get(&args.path()).await?,
+        Some(path) => Source::open(path, i64::MIN)?.newest(args.limit, args.before.as_ref(), args.session.as_ref())?,
+    };
     if global.json {
         list.turns.iter().try_for_each(output::json)?;
         return Ok(ExitCode::SUCCESS);
@@ -50,7 +58,8 @@ pub(crate) async fn run(args: TurnsArgs, global: &Global) -> anyhow::Result<Exit
         writeln!(out, "    {DIM}{}{DIM:#}", details(turn))?;
     }
     if let Some(before) = list.next_before {
-        writeln!(out, "{DIM}older turns: tether turns --before {before}{DIM:#}")?;
+        let ledger = args.ledger.map(|path| format!(" --ledger {}", path.display())).unwrap_or_default();
+        writeln!(out, "{DIM}older turns: tether turns{ledger} --before {before}{DIM:#}")?;
     }
     out.flush()?;
     Ok(ExitCode::SUCCESS)
@@ -93,7 +102,7 @@ mod tests {
 
     #[test]
     fn the_query_names_what_is_asked_for() {
-        let args = TurnsArgs { limit: 5, session: Some("kitchen".parse().unwrap()), before: None };
+        let args = TurnsArgs { limit: 5, session: Some("kitchen".parse().unwrap()), before: None, ledger: None };
         assert_eq!(args.path(), "/v1/turns?limit=5&session=kitchen");
     }
 }

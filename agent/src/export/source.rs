@@ -1,11 +1,12 @@
 //! Reading a ledger without the daemon.
 
 use super::ExportError;
-use crate::store::SCHEMA_VERSION;
+use crate::store::{self, Failure, SCHEMA_VERSION};
 use rusqlite::{Connection, OpenFlags, Row};
 use std::path::{Path, PathBuf};
 use tether_policies::budget::{BudgetName, Window};
-use tether_protocol::TurnRecord;
+use tether_protocol::api::TurnList;
+use tether_protocol::{SessionId, TurnId, TurnRecord};
 
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
@@ -55,6 +56,28 @@ impl Source {
         Ok(Self { connection, path, since_ms })
     }
 
+    /// One turn by its id, also one that is under way.
+    ///
+    /// # Errors
+    /// The ledger cannot be read.
+    pub fn turn(&self, turn: &TurnId) -> Result<Option<TurnRecord>, SourceError> {
+        store::one(&self.connection, turn).map_err(|failure| self.failed(failure))
+    }
+
+    /// The newest turns first, as a daemon lists them.
+    ///
+    /// # Errors
+    /// The ledger cannot be read.
+    pub fn newest(
+        &self,
+        limit: u32,
+        before: Option<&TurnId>,
+        session: Option<&SessionId>,
+    ) -> Result<TurnList, SourceError> {
+        let turns = store::newest(&self.connection, limit + 1, before, session);
+        Ok(TurnList::page(turns.map_err(|failure| self.failed(failure))?, limit))
+    }
+
     /// When the first and the last of the settled turns began.
     ///
     /// # Errors
@@ -90,6 +113,13 @@ impl Source {
         let rows = query.query_map([], |row| Ok((row.get::<_, String>(0)?, row.get(1)?)));
         let rows = rows.and_then(Iterator::collect::<Result<Vec<_>, _>>).map_err(|problem| self.sqlite(problem))?;
         Ok(rows.into_iter().filter_map(|(name, value)| Some((name.parse().ok()?, value))).collect())
+    }
+
+    fn failed(&self, failure: Failure) -> SourceError {
+        match failure {
+            Failure::Sqlite(problem) => self.sqlite(problem),
+            Failure::Json(problem) => SourceError::Record { path: self.path.clone(), problem },
+        }
     }
 
     fn sqlite(&self, problem: rusqlite::Error) -> SourceError {

@@ -31,12 +31,8 @@ pub(super) async fn list(
     }
     let before = query.before.map(TurnId::new).transpose().map_err(|error| bad_id("before", error))?;
     let session = query.session.map(SessionId::new).transpose().map_err(|error| bad_id("session", error))?;
-    // One more than asked for tells whether there is a next page.
-    let mut turns = daemon.store().turns(limit + 1, before, session).await.map_err(unavailable)?;
-    let more = turns.len() > limit as usize;
-    turns.truncate(limit as usize);
-    let next_before = turns.last().filter(|_| more).map(|turn| turn.turn_id.to_string());
-    Ok(Json(TurnList { turns, next_before }))
+    let turns = daemon.store().turns(limit + 1, before, session).await.map_err(unavailable)?;
+    Ok(Json(TurnList::page(turns, limit)))
 }
 
 pub(super) async fn one(

@@ -26,12 +26,7 @@ impl Store {
     /// # Errors
     /// The database cannot be read.
     pub async fn turn(&self, turn: TurnId) -> Result<Option<TurnRecord>, StoreError> {
-        self.call(move |db| {
-            let select = "SELECT record, rating FROM turns JOIN records USING (id) WHERE id = ?1";
-            let found = db.query_row(select, [turn.as_str()], raw).optional()?;
-            found.map(record).transpose()
-        })
-        .await
+        self.call(move |db| one(db, &turn)).await
     }
 
     /// The newest turns first, at most `limit`, before the turn `before`, of one session or of all.
@@ -44,28 +39,7 @@ impl Store {
         before: Option<TurnId>,
         session: Option<SessionId>,
     ) -> Result<Vec<TurnRecord>, StoreError> {
-        self.call(move |db| {
-            // Ids are UUIDs of version 7, lower case: they sort by time, and "~" sorts after all of them.
-            let before = before.as_ref().map_or("~", TurnId::as_str);
-            let select = match session {
-                None => {
-                    "SELECT record, rating FROM turns JOIN records USING (id) WHERE id < ?1 ORDER BY id DESC LIMIT ?2"
-                }
-                Some(_) => {
-                    "SELECT record, rating FROM turns JOIN records USING (id) WHERE id < ?1 AND session = ?3
-                     ORDER BY id DESC LIMIT ?2"
-                }
-            };
-            let mut query = db.prepare_cached(select)?;
-            let rows = match &session {
-                None => query.query_map(params![before, limit], raw)?.collect::<Result<Vec<_>, _>>()?,
-                Some(session) => {
-                    query.query_map(params![before, limit, session.as_str()], raw)?.collect::<Result<Vec<_>, _>>()?
-                }
-            };
-            rows.into_iter().map(record).collect()
-        })
-        .await
+        self.call(move |db| newest(db, limit, before.as_ref(), session.as_ref())).await
     }
 
     /// Turns in the ledger.
@@ -91,6 +65,37 @@ impl Store {
         })
         .await
     }
+}
+
+pub(crate) fn one(db: &Connection, turn: &TurnId) -> Result<Option<TurnRecord>, Failure> {
+    let select = "SELECT record, rating FROM turns JOIN records USING (id) WHERE id = ?1";
+    let found = db.query_row(select, [turn.as_str()], raw).optional()?;
+    found.map(record).transpose()
+}
+
+pub(crate) fn newest(
+    db: &Connection,
+    limit: u32,
+    before: Option<&TurnId>,
+    session: Option<&SessionId>,
+) -> Result<Vec<TurnRecord>, Failure> {
+    // Ids are UUIDs of version 7, lower case: they sort by time, and "~" sorts after all of them.
+    let before = before.map_or("~", TurnId::as_str);
+    let select = match session {
+        None => "SELECT record, rating FROM turns JOIN records USING (id) WHERE id < ?1 ORDER BY id DESC LIMIT ?2",
+        Some(_) => {
+            "SELECT record, rating FROM turns JOIN records USING (id) WHERE id < ?1 AND session = ?3
+             ORDER BY id DESC LIMIT ?2"
+        }
+    };
+    let mut query = db.prepare_cached(select)?;
+    let rows = match session {
+        None => query.query_map(params![before, limit], raw)?.collect::<Result<Vec<_>, _>>()?,
+        Some(session) => {
+            query.query_map(params![before, limit, session.as_str()], raw)?.collect::<Result<Vec<_>, _>>()?
+        }
+    };
+    rows.into_iter().map(record).collect()
 }
 
 /// The newest settled turns of a session, oldest first.

@@ -2,6 +2,7 @@
 
 mod fake;
 mod field;
+mod ledger;
 
 use fake::{Fake, Say, error, good_answer, whole_answer};
 use nix::sys::signal::{Signal, kill};

@@ -99,6 +99,16 @@ pub struct TurnList {
     pub next_before: Option<String>,
 }
 
+impl TurnList {
+    /// A page of at most `limit` turns. One more than that is asked for: it tells whether there is a next page.
+    pub fn page(mut turns: Vec<TurnRecord>, limit: u32) -> Self {
+        let more = turns.len() > limit as usize;
+        turns.truncate(limit as usize);
+        let next_before = turns.last().filter(|_| more).map(|turn| turn.turn_id.to_string());
+        Self { turns, next_before }
+    }
+}
+
 /// `GET /version`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Version {
