@@ -73,6 +73,9 @@ pub struct Link {
     pub uplink_high_bits_per_s: Option<f64>,
     pub downlink_bits_per_s: Option<f64>,
     pub loss_ratio: Option<f64>,
+    /// What may be on its way unacknowledged.
+    #[serde(default)]
+    pub congestion_window_bytes: Option<u64>,
     /// Whether bytes cost money here, where somebody says so.
     pub metered: Option<bool>,
 }
@@ -89,6 +92,7 @@ impl Link {
             uplink_high_bits_per_s: None,
             downlink_bits_per_s: None,
             loss_ratio: None,
+            congestion_window_bytes: None,
             metered: None,
         }
     }
@@ -118,4 +122,19 @@ pub struct ViewContext {
     pub local_only: bool,
     /// How strongly the prompt is about this view, in 0..1, where a model estimates it.
     pub association: Option<f64>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_link_that_was_recorded_before_windows_were_is_read() {
+        let link = Link { congestion_window_bytes: Some(30_000), ..Link::in_state(LinkState::Up) };
+        let mut json = serde_json::to_value(link).unwrap();
+        assert_eq!(json["congestion_window_bytes"], 30_000);
+        assert_eq!(serde_json::from_value::<Link>(json.clone()).unwrap(), link);
+        json.as_object_mut().unwrap().remove("congestion_window_bytes");
+        assert_eq!(serde_json::from_value::<Link>(json).unwrap(), Link::in_state(LinkState::Up));
+    }
 }

@@ -51,6 +51,7 @@ pub(super) struct Meter {
     sampled: Option<Instant>,
     rtt: Option<Duration>,
     min_rtt: Option<Duration>,
+    congestion_window_bytes: Option<u64>,
     downlink_bits_per_s: Option<f64>,
 }
 
@@ -66,6 +67,7 @@ impl Meter {
             sampled: None,
             rtt: None,
             min_rtt: None,
+            congestion_window_bytes: None,
             downlink_bits_per_s: None,
         }
     }
@@ -100,6 +102,7 @@ impl Meter {
         }
         self.rtt = Some(stats.path.rtt);
         self.min_rtt = Some(stats.path.min_rtt);
+        self.congestion_window_bytes = Some(stats.path.cwnd);
         self.sample_loss(stats.path.sent_packets, stats.path.lost_packets);
         self.sample_downlink(now, stats.udp_rx.bytes);
     }
@@ -192,6 +195,7 @@ impl Meter {
             uplink_high_bits_per_s: interval.map(|(_, high)| high),
             downlink_bits_per_s: self.downlink_bits_per_s,
             loss_ratio: self.uplink.loss_ratio(),
+            congestion_window_bytes: self.congestion_window_bytes,
             metered: None,
         };
         Reading::known(link, now.saturating_duration_since(heard).as_millis() as u64, "quic")

@@ -9,6 +9,7 @@ fn stats(rtt_ms: u64, sent: u64, lost: u64, received: u64) -> ConnectionStats {
     stats.path.lost_packets = lost;
     stats.udp_rx.datagrams = received / 1_000;
     stats.udp_rx.bytes = received;
+    stats.path.cwnd = 12_000 + sent;
     stats
 }
 
@@ -22,6 +23,7 @@ fn loss_and_the_downlink_come_from_differences_and_are_unknown_before() {
     let mut meter = Meter::new(start);
     assert_eq!(meter.reading(start).value(), None);
     meter.connected(start);
+    assert_eq!(link(&meter, start).congestion_window_bytes, None, "nothing was sampled yet");
     meter.sample(start + Duration::from_secs(1), &stats(100, 19, 5, 1_000));
     let first = link(&meter, start);
     assert_eq!((first.loss_ratio, first.downlink_bits_per_s), (None, None));
@@ -30,6 +32,7 @@ fn loss_and_the_downlink_come_from_differences_and_are_unknown_before() {
     let second = link(&meter, start);
     assert_eq!((second.loss_ratio, second.downlink_bits_per_s), (Some(0.2), Some(1_000_000.0)));
     assert_eq!(second.state, LinkState::Degraded);
+    assert_eq!((first.congestion_window_bytes, second.congestion_window_bytes), (Some(12_019), Some(12_100)));
 }
 
 #[test]
