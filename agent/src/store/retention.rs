@@ -1,7 +1,7 @@
 //! How much of the past is kept. The oldest turns go first, a few hundred at a time, so that no turn waits for long.
 
 use super::{Desk, Failure};
-use rusqlite::Connection;
+use rusqlite::{Connection, OptionalExtension, Row};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Settlements between two looks at the limits.
@@ -9,10 +9,16 @@ const LOOK_EVERY: u32 = 256;
 /// Turns that go at once: some milliseconds of work.
 const AT_ONCE: u32 = 512;
 
+/// A clock that jumped has to go on from there for so long until turns are too old by it, or for a tenth of the age limit
+/// if that is less: whoever set it wrong has the time to set it right.
+const DOUBT_MS: i64 = 7 * 86_400_000;
+
 /// The most that is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     pub max_turns: u64,
+    /// Counted from the newest turn, or from now if the clock stands before it. A pause between turns that is longer than
+    /// a week, or a tenth of this, does not count until turns have gone on for so long after it.
     pub max_age_ms: i64,
     /// Of the database's pages in use.
     pub max_bytes: u64,
@@ -76,13 +82,34 @@ impl Desk {
         if excess > 0 {
             gone += forget(&mut self.connection, i64::MAX, u32::try_from(excess).unwrap_or(AT_ONCE).min(AT_ONCE))?;
         }
-        gone += forget(&mut self.connection, unix_ms().saturating_sub(max_age_ms), AT_ONCE)?;
+        let now_ms = believed_now_ms(&self.connection, max_age_ms)?;
+        gone += forget(&mut self.connection, now_ms.saturating_sub(max_age_ms), AT_ONCE)?;
         if used_bytes(&self.connection)? > max_bytes {
             gone += forget(&mut self.connection, i64::MAX, AT_ONCE)?;
         }
         self.retention.turns = self.retention.turns.map(|count| count.saturating_sub(gone));
         Ok(gone > 0)
     }
+}
+
+/// The moment that ages are counted from. A clock that jumps forward and is set back later makes no turn old.
+fn believed_now_ms(db: &Connection, max_age_ms: i64) -> Result<i64, Failure> {
+    let doubt_ms = DOUBT_MS.min(max_age_ms / 10);
+    // Ids sort by time: these searches end where the last few days do.
+    let newest = "SELECT started_ms FROM turns ORDER BY id DESC LIMIT 1";
+    let Some(newest_ms) = db.query_row(newest, [], |row| row.get::<_, i64>(0)).optional()? else { return Ok(unix_ms()) };
+    let before = "SELECT id, started_ms FROM turns WHERE started_ms < ?1 ORDER BY id DESC LIMIT 1";
+    let row = |row: &Row<'_>| Ok((row.get::<_, String>(0)?, row.get::<_, i64>(1)?));
+    let before = db.query_row(before, [newest_ms.saturating_sub(doubt_ms)], row).optional()?;
+    let pause_ms = match before {
+        Some((id, started_ms)) => {
+            let after = "SELECT min(started_ms) FROM turns WHERE id > ?1";
+            db.query_row(after, [id], |row| row.get::<_, i64>(0))?.saturating_sub(started_ms)
+        }
+        None => 0,
+    };
+    let doubted_ms = if pause_ms > doubt_ms { pause_ms } else { 0 };
+    Ok(unix_ms().min(newest_ms.saturating_sub(doubted_ms)))
 }
 
 /// The oldest settled turns that started before `before_ms`, at most so many.

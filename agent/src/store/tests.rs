@@ -313,20 +313,6 @@ async fn the_oldest_turns_go_first_at_each_limit() {
     assert!(store.content(TurnId::new("b600").unwrap()).await.unwrap().is_some());
     drop(store);
 
-    // By age: three of these are too old.
-    let path = folder.path().join("aged.db");
-    let store = Store::open(&path).unwrap().store;
-    for (turn, age_ms) in [3_000_000, 2_000_000, 1_000_001, 999_000, 0].into_iter().enumerate() {
-        store.settle(&at(&format!("c{turn}"), age_ms), None).await.unwrap();
-    }
-    drop(store);
-    let store = Store::open_with(&path, Limits { max_turns: u64::MAX, ..limits }).unwrap().store;
-    store.settle(&at("c9", 0), None).await.unwrap();
-    let ids: Vec<String> =
-        store.turns(9, None, None).await.unwrap().iter().map(|turn| turn.turn_id.to_string()).collect();
-    assert_eq!(ids, ["c9", "c4", "c3"]);
-    drop(store);
-
     // By size.
     let path = folder.path().join("large.db");
     let limits = Limits { max_turns: u64::MAX, max_age_ms: i64::MAX, max_bytes: 1 << 20 };
@@ -347,6 +333,51 @@ async fn the_oldest_turns_go_first_at_each_limit() {
         * 4_096;
     assert!(used < 2 << 20, "{used}");
     assert!(store.turn(TurnId::new("d2999").unwrap()).await.unwrap().is_some());
+}
+
+/// Turns that began at these moments; the last one, as the first of a start, looks at the limits. Returns how many are left.
+async fn left_by_age(path: &std::path::Path, started_ms: impl IntoIterator<Item = i64>, name: &str) -> usize {
+    let turn = |(number, started_unix_ms)| TurnRecord {
+        started_unix_ms,
+        ..answered(&format!("{name}{number:03}"), None)
+    };
+    let mut turns: Vec<TurnRecord> = started_ms.into_iter().enumerate().map(turn).collect();
+    let last = turns.pop().unwrap();
+    let store = Store::open(path).unwrap().store;
+    for turn in &turns {
+        store.settle(turn, None).await.unwrap();
+    }
+    drop(store);
+    let limits = Limits { max_turns: u64::MAX, max_age_ms: 1_000_000, max_bytes: u64::MAX };
+    let store = Store::open_with(path, limits).unwrap().store;
+    store.settle(&last, None).await.unwrap();
+    store.turns(999, None, None).await.unwrap().len()
+}
+
+#[tokio::test]
+async fn too_old_is_what_the_clock_and_the_ledger_agree_on() {
+    const YEAR_MS: i64 = 365 * 86_400_000;
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let now = crate::daemon::unix_ms();
+    // A turn a minute for an hour, until now: those of the last 1,000 seconds stay.
+    assert_eq!(left_by_age(&at("steady.db"), (0..60).map(|turn| now - (59 - turn) * 60_000), "a").await, 17);
+
+    // The clock jumps a year ahead, and is believed once it has gone on for 100 seconds from there.
+    let path = at("jump.db");
+    let young = |until_ms: i64| (0..10).map(move |turn| until_ms - (9 - turn) * 50_000);
+    assert_eq!(left_by_age(&path, young(now - YEAR_MS).chain([now - 150_000]), "a").await, 11);
+    assert_eq!(left_by_age(&path, [now - 110_000, now - 55_000], "b").await, 13, "it may be set back yet");
+    assert_eq!(left_by_age(&path, [now - 40_000], "c").await, 4);
+
+    // It was set back: turns stay dated a year ahead, because ids never go back, and no turn is old.
+    let ahead = [0, 80_000, 160_000].map(|later_ms| now + YEAR_MS + later_ms);
+    assert_eq!(left_by_age(&at("back.db"), young(now).chain(ahead), "a").await, 13);
+
+    // Unused for a year: what is from before goes once turns are asked again for a while.
+    let path = at("unused.db");
+    assert_eq!(left_by_age(&path, young(now - YEAR_MS).chain([now - 120_000]), "a").await, 11);
+    assert_eq!(left_by_age(&path, [now], "b").await, 2);
 }
 
 #[tokio::test]
