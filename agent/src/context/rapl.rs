@@ -6,6 +6,10 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 
+/// Why a counter that is there cannot be read, and what helps.
+const UNREADABLE: &str = "this user may not read RAPL's energy_uj, which is root's alone unless the group tether is let in \
+                          (packaging/install.sh --system does; docs/CONTEXT.md, RAPL)";
+
 /// The counters of one moment, by zone, uJ.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Counters(BTreeMap<String, (f64, f64)>);
@@ -25,7 +29,7 @@ pub fn counters(root: &Path) -> Result<Counters, String> {
         let counter = match text(&zone.join("energy_uj")) {
             Ok(text) => text.parse::<f64>().map_err(|_| format!("{label}: {text:?} is no counter"))?,
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-                return Err("RAPL is there, but only root may read energy_uj (see docs/CONTEXT.md)".into());
+                return Err(format!("{label}: {UNREADABLE}"));
             }
             Err(error) => return Err(format!("{label}: energy_uj: {error}")),
         };

@@ -4,6 +4,7 @@ use super::sampler::Sampler;
 use super::{hwmon, rapl, supply};
 use crate::budget::EnergyMeter;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
@@ -95,6 +96,43 @@ fn a_desktop_has_counters_alone() {
     assert!((after.since_j(&before).unwrap() - expected).abs() < 1e-6, "the second one wrapped");
     let machine = load::machine(root.path(), load::ticks(root.path()), load::ticks(root.path()));
     assert_eq!((machine.cpu_ratio, machine.temperature_c), (None, None), "no time passed; a zone that is off");
+}
+
+/// Another user than root, in this thread alone; as whoever runs the tests if that is not root.
+fn as_nobody<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+    let of_thread = || {
+        nix::unistd::setfsuid(nix::unistd::Uid::from_raw(65_534));
+        work()
+    };
+    std::thread::scope(|scope| scope.spawn(of_thread).join().unwrap())
+}
+
+#[test]
+fn counters_that_only_root_may_read_are_unknown_and_the_fix_is_told() {
+    let root = tree(include_str!("../../tests/fixtures/desktop.tree"));
+    let mode = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    mode(root.path(), 0o755);
+    let source = PowerSource::Tree(root.path().to_owned());
+    assert!(as_nobody(|| source.read(0.0)).rapl.is_some());
+    let counter = root.path().join("sys/class/powercap/intel-rapl:0/energy_uj");
+    mode(&counter, if nix::unistd::geteuid().is_root() { 0o400 } else { 0 });
+    let now = as_nobody(|| source.read(0.0));
+    let Reading::Unknown { unknown } = now.power else { panic!("{:?}", now.power) };
+    assert!(now.rapl.is_none() && unknown.starts_with("package-0: this user may not read"), "{unknown}");
+    assert!(unknown.contains("packaging/install.sh --system"), "{unknown}");
+
+    // What is no file is told as it is.
+    fs::remove_file(&counter).unwrap();
+    fs::create_dir(&counter).unwrap();
+    let why = rapl::counters(root.path()).unwrap_err();
+    assert!(why.starts_with("package-0: energy_uj: ") && why.contains("directory"), "{why}");
+
+    // The fix: the packaging lets the daemon's group read the packages' counters, which are those that are read.
+    let rules = include_str!("../../../packaging/systemd/tmpfiles.d/tether.conf");
+    let rule = rules.lines().find(|line| line.contains("powercap")).unwrap();
+    let words: Vec<&str> = rule.split_whitespace().collect();
+    assert!(words[1].ends_with("/intel-rapl/intel-rapl:*/energy_uj"), "{rule}");
+    assert_eq!((words[0], &words[2..5]), ("z", &["0440", "root", "tether"][..]));
 }
 
 #[test]
