@@ -27,6 +27,8 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tether_policies::budget::Resource;
 use tether_policies::ratings::Ratings;
+use tether_protocol::api::BudgetList;
+use tether_protocol::context::Battery;
 use tether_protocol::{SessionId, TurnRecord};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -261,6 +263,12 @@ impl Daemon {
 
     pub fn budgets(&self) -> &Keeper {
         &self.budgets.0
+    }
+
+    /// The budgets as they are now.
+    pub(crate) fn budget_status(&self) -> BudgetList {
+        let battery = self.sampler.battery();
+        self.budgets().status(battery.value().and_then(Battery::draining_percent))
     }
 
     /// The newest readings of battery, power and load.

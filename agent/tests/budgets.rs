@@ -256,9 +256,74 @@ async fn a_budget_that_nothing_can_predict_is_a_setting_that_is_refused() {
     assert!(start(quic).await.unwrap().contains("usd_per_million_prompt_tokens"));
     assert!(start("[budgets]\nusd_per_day = -1\n").await.unwrap().contains("budgets.usd_per_day"));
     assert!(start("[budgets]\nbattery_floor_percent = 20\n").await.unwrap().contains("needs an energy budget"));
+    let floor =
+        async |floor: &str| start(&format!("[budgets]\nusd_per_day = 1\nfloor_percent = {floor}\n")).await.unwrap();
+    assert!(floor("{ usd_per_hour = 5 }").await.contains("needs budgets.usd_per_hour, which it is the floor of"));
+    assert!(floor("{ usd_per_day = 101 }").await.contains("budgets.floor_percent.usd_per_day: 101 is not in 0..=100"));
+    assert!(floor("{ usd_per_week = 5 }").await.contains("there is no budget \"usd_per_week\""));
     let missing = start("[budgets]\nusd_per_wek = 1\n").await.unwrap();
     assert!(missing.contains("did you mean `usd_per_day`") || missing.contains("usd_per"), "{missing}");
     assert!(start("[budgets]\nlatency_ms = 60000\nusd_per_day = 1\n").await.is_none());
+}
+
+/// With a battery that stays where it is, once it was read.
+async fn at_percent(folder: &Path, percent: u32, extra: &str) -> (Upstream, World) {
+    let power = format!("[power]\nsource = \"simulated\"\npercent = {percent}\npower_w = 0.001\n");
+    let (upstream, world) = scene(folder, &format!("{ALWAYS_CLOUD}{extra}{power}")).await;
+    while world.get("/v1/status").await.unwrap().json()["battery"]["value"].is_null() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    (upstream, world)
+}
+
+#[tokio::test]
+async fn nothing_is_given_from_a_budget_while_the_battery_is_at_its_floor() {
+    let extra = "[budgets]\nusd_per_day = 1\nuplink_bytes_per_day = 1000000\npacing = false\n\
+                 floor_percent = { usd_per_day = 30 }\n";
+    let folder = tempfile::tempdir().unwrap();
+    let (_upstream, above) = at_percent(folder.path(), 31, extra).await;
+    assert_eq!(ask(&above, "auto").await.json()["tether"]["route"], "cloud");
+    assert_eq!(budget(&above, "usd_per_day").await["at_floor"], false);
+
+    let folder = tempfile::tempdir().unwrap();
+    let (upstream, world) = at_percent(folder.path(), 30, extra).await;
+    let tether = ask(&world, "auto").await.json()["tether"].clone();
+    assert_eq!((&tether["route"], &tether["reason"]), (&json!("local"), &json!("over_budget")), "{tether}");
+    let floor =
+        "usd_per_day: nothing is given from it while the battery is at or below its floor of 30 %; it is at 30 %";
+    assert!(tether["reason_detail"].as_str().unwrap().contains(floor), "{tether}");
+    let refused = ask(&world, "cloud").await;
+    assert_eq!((refused.status, refused.headers.get("retry-after")), (429, None), "{}", refused.text());
+    assert!(refused.text().contains(floor), "{}", refused.text());
+    assert!(upstream.bodies().is_empty(), "nothing left");
+    let usd = budget(&world, "usd_per_day").await;
+    assert_eq!((&usd["floor_percent"], &usd["at_floor"], &usd["left"]), (&json!(30.0), &json!(true), &json!(1.0)));
+    let uplink = budget(&world, "uplink_bytes_per_day").await;
+    assert_eq!((&uplink["floor_percent"], &uplink["at_floor"]), (&Value::Null, &json!(false)));
+    // A cap that is set while running keeps the floor.
+    world.send("PUT", "/v1/budgets/usd_per_day", "{\"cap\":2}").await.unwrap();
+    assert_eq!(budget(&world, "usd_per_day").await["floor_percent"], 30.0);
+}
+
+#[tokio::test]
+async fn the_floor_of_the_energy_budgets_is_theirs_alone_and_one_of_its_own_goes_before_it() {
+    let extra = "[budgets]\nenergy_j_per_day = 100000\nenergy_j_per_mission = 100000\nusd_per_day = 1\npacing = false\n\
+                 battery_floor_percent = 20\n[budgets.floor_percent]\nenergy_j_per_mission = 5\n\
+                 [energy]\nlocal_power_w = 10\ncloud_power_w = 2\n";
+    let folder = tempfile::tempdir().unwrap();
+    let (_upstream, world) = at_percent(folder.path(), 15, extra).await;
+    let mut told = Vec::new();
+    for name in ["energy_j_per_day", "energy_j_per_mission", "usd_per_day"] {
+        let budget = budget(&world, name).await;
+        told.push((budget["floor_percent"].as_f64(), budget["at_floor"].as_bool().unwrap()));
+    }
+    assert_eq!(told, [(Some(20.0), true), (Some(5.0), false), (None, false)]);
+    let refused = ask(&world, "auto").await;
+    assert!(
+        refused.status == 429 && refused.text().contains("energy_j_per_day: nothing is given"),
+        "{}",
+        refused.text()
+    );
 }
 
 fn in_state(upstream: &Upstream) -> String {

@@ -220,6 +220,31 @@ fn the_floor_uses_a_budget_up() {
 }
 
 #[test]
+fn every_budget_may_have_a_floor_of_its_own() {
+    for resource in Resource::ALL {
+        let budget = |window, floor_percent| Budget { floor_percent, ..budget(resource, window, 1_000) };
+        let both = [budget(Window::Hour, Some(30.0)), budget(Window::Mission, Some(10.0))];
+        let mut accounts = Accounts::new(&both, &BTreeMap::new(), 0);
+        let mut one = Amounts::ZERO;
+        one[resource] = 1;
+        let held = accounts.reserve(0, one, Some(30.5)).unwrap();
+        let refused = accounts.reserve(0, one, Some(30.0)).unwrap_err();
+        assert_eq!((refused.name.window, refused.possible_ms, refused.left), (Window::Hour, None, 999));
+        let told = format!(
+            "{}_per_hour: nothing is given from it while the battery is at or below its floor of 30 %",
+            resource.name()
+        );
+        assert!(refused.to_string().starts_with(&told), "{refused}");
+        // What costs nothing of it is not held back, nor is anything on mains.
+        assert!(accounts.fits(&Amounts::ZERO, Some(1.0)).is_ok() && accounts.fits(&one, None).is_ok());
+        // What was given before the battery came down is settled as ever.
+        let mut cost = [Some(0); 4];
+        cost[resource as usize] = Some(1);
+        assert_eq!(accounts.settle(0, held, cost).charges.len(), 2);
+    }
+}
+
+#[test]
 fn a_cost_above_its_reservation_is_counted_and_told() {
     let mut accounts = Accounts::new(&[budget(Resource::Usd, Window::Day, 100)], &BTreeMap::new(), 0);
     let reservation = accounts.reserve(0, usd(60), None).unwrap();

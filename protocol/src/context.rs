@@ -30,6 +30,13 @@ pub struct Battery {
     pub energy_j: Option<f64>,
 }
 
+impl Battery {
+    /// Off mains: what floors are held against.
+    pub fn draining_percent(&self) -> Option<f64> {
+        (!self.on_ac).then_some(self.percent)
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Power {
     pub watts: f64,

@@ -277,7 +277,8 @@ impl Keeper {
         Ok(spending)
     }
 
-    pub fn status(&self) -> BudgetList {
+    /// `battery_percent` is `None` on mains or where it is unknown.
+    pub fn status(&self, battery_percent: Option<f64>) -> BudgetList {
         let (state, now_ms) = self.lock();
         let status = |account: &Account| {
             let name = account.budget.name;
@@ -294,6 +295,8 @@ impl Keeper {
                 window_end_ms: account.end_ms(),
                 line: account.line(now_ms).filter(|_| state.settings.pacing).map(|line| value(line as u64)),
                 price: account.level(now_ms).filter(|_| state.settings.pacing),
+                floor_percent: account.budget.floor_percent,
+                at_floor: account.budget.at_floor(battery_percent).is_some(),
                 source: if state.caps.contains_key(&name) { "set" } else { "settings" }.into(),
             }
         };

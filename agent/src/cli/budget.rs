@@ -91,7 +91,7 @@ fn show(list: &BudgetList, global: &Global) -> anyhow::Result<ExitCode> {
     }
     for budget in &list.budgets {
         let share = budget.spent / budget.cap.max(f64::MIN_POSITIVE);
-        let style = if budget.left <= 0.0 {
+        let style = if budget.left <= 0.0 || budget.at_floor {
             BAD
         } else if share > 0.9 {
             WARN
@@ -129,6 +129,10 @@ fn details(budget: &BudgetStatus) -> String {
     if budget.unknown > 0.0 {
         parts.push(format!("{} counted without being measured", show(budget.unknown)));
     }
+    parts.extend(budget.floor_percent.map(|floor| match budget.at_floor {
+        true => format!("nothing is given: the battery is at or below its floor of {floor} %"),
+        false => format!("battery floor {floor} %"),
+    }));
     parts.extend(budget.line.map(|line| format!("line {}", show(line))));
     if budget.source == "set" {
         parts.push("set while running".into());

@@ -64,8 +64,9 @@ pub(crate) struct ReplayArgs {
         value_name = "NAMES"
     )]
     policy: Vec<String>,
-    /// NAME=CAP, such as uplink_bytes_per_mission=50e6; may be given several times
-    #[arg(long, value_name = "NAME=CAP")]
+    /// NAME=CAP, such as uplink_bytes_per_mission=50e6; or NAME=CAP@FLOOR, such as usd_per_mission=0.5@20: nothing is
+    /// given from it while the battery is at or below 20 %. May be given several times
+    #[arg(long, value_name = "NAME=CAP[@FLOOR]")]
     budget: Vec<String>,
     /// How long the robot is out
     #[arg(long, default_value_t = 8.0)]
@@ -220,10 +221,17 @@ pub(super) fn budget(text: &str, mission_ms: Option<i64>) -> anyhow::Result<Budg
     let wrong = |problem: String| UsageError(format!("--budget {text:?}: {problem}"));
     let (name, cap) = text.split_once('=').ok_or_else(|| wrong("write NAME=CAP".into()))?;
     let name: BudgetName = name.trim().parse().map_err(|error| wrong(format!("{error}")))?;
+    let (cap, floor) = cap.split_once('@').map_or((cap, None), |(cap, floor)| (cap, Some(floor)));
+    let percent = |floor: &str| {
+        let percent = floor.trim().trim_end_matches('%').parse::<f64>().ok();
+        let percent = percent.filter(|percent| (0.0..=100.0).contains(percent));
+        percent.ok_or_else(|| wrong("the floor is no percentage from 0 to 100".into()))
+    };
+    let floor_percent = floor.map(percent).transpose()?;
     let cap = cap.trim().parse::<f64>().ok().and_then(|cap| name.resource.count(cap));
     let cap =
         cap.filter(|cap| *cap <= i64::MAX as u64 / 2).ok_or_else(|| wrong("the cap is no number from 0 on".into()))?;
-    Ok(Budget { name, cap, mission_ms, floor_percent: None })
+    Ok(Budget { name, cap, mission_ms, floor_percent })
 }
 
 /// The files named, and the `.csv` files of the folders named.
@@ -334,6 +342,12 @@ mod tests {
         assert!(watt_hours("0Wh").is_err() && watt_hours("1e7Wh").is_err() && watt_hours("full").is_err());
         let read = budget("usd_per_mission=0.5", Some(1_000)).unwrap();
         assert_eq!((read.cap, read.mission_ms), (500_000_000, Some(1_000)));
+        assert_eq!(read.floor_percent, None);
+        let floors = ["usd_per_day=0.5@20", "usd_per_day=0.5@20%"].map(|text| budget(text, None).unwrap());
+        assert!(floors.iter().all(|read| (read.cap, read.floor_percent) == (500_000_000, Some(20.0))));
+        for wrong in ["usd_per_day=1@", "usd_per_day=1@101", "usd_per_day=1@low", "usd_per_day=@20"] {
+            assert!(budget(wrong, None).unwrap_err().to_string().contains("--budget"), "{wrong}");
+        }
         for wrong in ["usd_per_mission", "usd_per_week=1", "usd_per_day=-1", "usd_per_day=many", "usd_per_day=inf"] {
             assert!(budget(wrong, None).unwrap_err().to_string().contains("--budget"), "{wrong}");
         }

@@ -3,6 +3,7 @@
 use super::file::CloudConfig;
 use super::load::ConfigError;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use tether_policies::budget::{Budget, BudgetName, Resource, Window};
 
 /// `[budgets]`. A budget that is absent does not limit.
@@ -23,8 +24,11 @@ pub struct BudgetsFile {
     pub downlink_bytes_per_mission: Option<u64>,
     /// How long a mission is expected to last, for pacing; absent: a mission's budgets are capped but not paced.
     pub mission_h: Option<f64>,
-    /// With the battery at or below this, off mains, the energy budgets count as used up.
+    /// With the battery at or below this, off mains, nothing is given from the energy budgets.
     pub battery_floor_percent: Option<f64>,
+    /// Likewise for any budget, by its name; for an energy budget it goes before `battery_floor_percent`.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub floor_percent: BTreeMap<String, f64>,
     /// Actions that are predicted to take longer are not permitted.
     pub latency_ms: Option<u64>,
     pub on_exhausted: OnExhausted,
@@ -57,6 +61,7 @@ impl Default for BudgetsFile {
             downlink_bytes_per_mission: None,
             mission_h: None,
             battery_floor_percent: None,
+            floor_percent: BTreeMap::new(),
             latency_ms: None,
             on_exhausted: OnExhausted::Refuse,
             pacing: true,
@@ -97,6 +102,8 @@ pub struct BudgetSettings {
     /// Applied to budgets that are set while running, too.
     pub mission_ms: Option<i64>,
     pub battery_floor_percent: Option<f64>,
+    /// Of single budgets.
+    pub floors_percent: BTreeMap<BudgetName, f64>,
     pub latency_ms: Option<u64>,
     pub on_exhausted: OnExhausted,
     pub pacing: bool,
@@ -153,6 +160,7 @@ impl BudgetsFile {
             budgets: Vec::new(),
             mission_ms: self.mission_h.map(|hours| (hours * 3.6e6) as i64),
             battery_floor_percent: self.battery_floor_percent,
+            floors_percent: self.floors_percent()?,
             latency_ms: self.latency_ms,
             on_exhausted: self.on_exhausted,
             pacing: self.pacing,
@@ -171,7 +179,21 @@ impl BudgetsFile {
             let problem = "needs an energy budget (such as budgets.energy_j_per_day), which it is the floor of".into();
             return Err(ConfigError::Invalid { key: "budgets.battery_floor_percent".into(), problem });
         }
+        if let Some(name) = settings.floors_percent.keys().find(|name| self.cap(**name).is_none()) {
+            let problem = format!("needs budgets.{name}, which it is the floor of");
+            return Err(ConfigError::Invalid { key: format!("budgets.floor_percent.{name}"), problem });
+        }
         Ok(settings)
+    }
+
+    fn floors_percent(&self) -> Result<BTreeMap<BudgetName, f64>, ConfigError> {
+        let floor = |(name, floor): (&String, &f64)| {
+            let key = format!("budgets.floor_percent.{name}");
+            range(&key, Some(*floor), 0.0, 100.0)?;
+            let name = name.parse::<BudgetName>();
+            Ok((name.map_err(|error| ConfigError::Invalid { key, problem: error.to_string() })?, *floor))
+        };
+        self.floor_percent.iter().map(floor).collect()
     }
 
     fn prices(&self, cloud: &CloudConfig) -> Option<TokenPrices> {
@@ -193,7 +215,8 @@ impl BudgetsFile {
 
 impl BudgetSettings {
     pub fn budget(&self, name: BudgetName, cap: u64) -> Budget {
-        let floor_percent = self.battery_floor_percent.filter(|_| name.resource == Resource::EnergyJ);
+        let of_energy = self.battery_floor_percent.filter(|_| name.resource == Resource::EnergyJ);
+        let floor_percent = self.floors_percent.get(&name).copied().or(of_energy);
         let mission_ms = self.mission_ms.filter(|_| name.window == Window::Mission);
         Budget { name, cap, mission_ms, floor_percent }
     }

@@ -14,7 +14,7 @@ use tether_protocol::api::{ApiError, BudgetList, SetBudget};
 const MAX_SET_BYTES: usize = 4 * 1024;
 
 pub(super) async fn list(State(daemon): State<Arc<Daemon>>) -> Json<BudgetList> {
-    Json(daemon.budgets().status())
+    Json(daemon.budget_status())
 }
 
 /// Sets a cap. What was spent stays.
@@ -49,7 +49,7 @@ async fn keep(daemon: &Daemon, name: BudgetName, cap: Option<u64>) -> Result<Jso
     daemon.budgets().set(name, cap);
     daemon.allow_probes();
     daemon.store().open_windows(daemon.budgets().new_windows());
-    Ok(Json(daemon.budgets().status()))
+    Ok(Json(daemon.budget_status()))
 }
 
 /// Begins a new window: nothing is spent of it.
@@ -61,7 +61,7 @@ pub(super) async fn reset(
     let spending = daemon.budgets().reset(name);
     let spending = spending.map_err(|error| ApiError::refused(404, "unknown_budget", error.to_string()))?;
     daemon.store().put_spending(name, spending).await.map_err(|error| unavailable(&error))?;
-    Ok(Json(daemon.budgets().status()))
+    Ok(Json(daemon.budget_status()))
 }
 
 fn parse(name: &str) -> Result<BudgetName, ApiError> {

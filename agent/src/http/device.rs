@@ -128,7 +128,7 @@ pub(super) async fn status(State(daemon): State<Arc<Daemon>>) -> Json<Status> {
         sessions: sessions.unwrap_or(0),
         turns: turns.unwrap_or(0),
         active_turns: daemon.active_turns() as u32,
-        budgets: daemon.budgets().status().budgets,
+        budgets: daemon.budget_status().budgets,
         memory: process_memory(),
         problems,
     })
@@ -236,7 +236,7 @@ pub(super) async fn metrics(State(daemon): State<Arc<Daemon>>) -> Result<Respons
         power: daemon.sampler().power(),
         machine: daemon.sampler().machine(),
     });
-    daemon.metrics().budgets(&daemon.budgets().status().budgets);
+    daemon.metrics().budgets(&daemon.budget_status().budgets);
     let stats = daemon.local().map_or_else(|_| WorkerStats::default(), |model| model.stats());
     daemon.metrics().cache(&stats, process_memory());
     let text = daemon.metrics().text(queue, daemon.active_turns(), sessions);

@@ -337,10 +337,8 @@ async fn the_oldest_turns_go_first_at_each_limit() {
 
 /// Turns that began at these moments; the last one, as the first of a start, looks at the limits. Returns how many are left.
 async fn left_by_age(path: &std::path::Path, started_ms: impl IntoIterator<Item = i64>, name: &str) -> usize {
-    let turn = |(number, started_unix_ms)| TurnRecord {
-        started_unix_ms,
-        ..answered(&format!("{name}{number:03}"), None)
-    };
+    let turn =
+        |(number, started_unix_ms)| TurnRecord { started_unix_ms, ..answered(&format!("{name}{number:03}"), None) };
     let mut turns: Vec<TurnRecord> = started_ms.into_iter().enumerate().map(turn).collect();
     let last = turns.pop().unwrap();
     let store = Store::open(path).unwrap().store;

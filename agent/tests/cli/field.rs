@@ -85,3 +85,28 @@ async fn a_bad_trace_is_named_with_its_line() {
     let wrong = tether(&["replay", "--trace", "x.csv", "--policy", "magic"]).await;
     assert!(wrong.code == Some(2) && wrong.err.contains("cloud-then-local"), "{}", wrong.err);
 }
+
+#[tokio::test]
+async fn a_replayed_budget_may_have_a_floor() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("link.csv");
+    write(&path, (0..120).map(|t| format!("{t},,5,30")));
+    let replay = async |budget: &str| {
+        let args =
+            ["replay", "--trace", &path.to_string_lossy(), "--policy", "cloud-then-local", "--hours", "2", "--json"];
+        tether(&[&args[..], &["--budget", budget]].concat()).await
+    };
+    let cloud = async |budget: &str| {
+        let ran = replay(budget).await;
+        let outcomes: Value = serde_json::from_str(&ran.out).unwrap_or_else(|_| panic!("{}", ran.err));
+        outcomes["outcomes"][0]["cloud"].as_u64().unwrap()
+    };
+    let (free, half, none) = (
+        cloud("usd_per_mission=50").await,
+        cloud("usd_per_mission=50@85").await,
+        cloud("usd_per_mission=50@100%").await,
+    );
+    assert!(free > half && half > 0 && none == 0, "{free}, {half}, {none}");
+    let wrong = replay("usd_per_mission=50@full").await;
+    assert!(wrong.code == Some(2) && wrong.err.contains("no percentage"), "{}", wrong.err);
+}

@@ -66,6 +66,26 @@ async fn budgets_are_shown_set_reset_and_unset() {
 }
 
 #[tokio::test]
+async fn a_floor_is_shown_and_that_it_is_reached() {
+    let floors = "[budgets]\nusd_per_day = 1\nuplink_bytes_per_day = 1000000\n\
+                  floor_percent = { usd_per_day = 30, uplink_bytes_per_day = 10 }\n\
+                  [power]\nsource = \"simulated\"\npercent = 25\npower_w = 0.001\n";
+    let folder = tempfile::tempdir().unwrap();
+    let (_upstream, world) = scene(folder.path(), floors).await;
+    let shown = loop {
+        let shown = done(&world.socket(), &["budget"]).await;
+        // The battery is read a moment after the start.
+        if !shown.contains("battery floor 30 %") {
+            break shown;
+        }
+    };
+    let reached = "nothing is given: the battery is at or below its floor of 30 %";
+    assert!(shown.contains(reached) && shown.contains("battery floor 10 %"), "{shown}");
+    let refused = run(&world.socket(), &["ask", "hello", "--route", "cloud", "--max-tokens", "3"], "").await;
+    assert!(refused.code == Some(1) && refused.err.contains("its floor of 30 %; it is at 25 %"), "{}", refused.err);
+}
+
+#[tokio::test]
 async fn turns_are_listed_and_explained_by_the_daemon_and_from_the_file_alone() {
     let folder = tempfile::tempdir().unwrap();
     let (_upstream, world) = scene(folder.path(), "[budgets]\nusd_per_day = 1\npacing = false\n").await;

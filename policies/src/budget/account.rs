@@ -49,7 +49,7 @@ pub struct Budget {
     pub cap: u64,
     /// How long a mission is expected to last; without it a mission's spending is capped but not paced.
     pub mission_ms: Option<i64>,
-    /// With the battery at or below this many percent, off mains, the budget counts as used up.
+    /// With the battery at or below this many percent, off mains, nothing is given from the budget.
     pub floor_percent: Option<f64>,
 }
 
@@ -57,6 +57,11 @@ impl Budget {
     /// The time over which spending is paced.
     pub fn length_ms(&self) -> Option<i64> {
         self.name.window.length_ms().or(self.mission_ms).filter(|length| *length > 0)
+    }
+
+    /// The battery's percentage, and the floor, where it is at or below that. `None` on mains or where it is unknown.
+    pub fn at_floor(&self, battery_percent: Option<f64>) -> Option<(f64, f64)> {
+        battery_percent.zip(self.floor_percent).filter(|(battery, floor)| battery <= floor)
     }
 }
 

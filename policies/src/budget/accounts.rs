@@ -89,7 +89,11 @@ impl std::fmt::Display for Refused {
             Why::Cap => write!(f, "{name}: {needed} needed, {left} left"),
             Why::Pace => write!(f, "{name}: {needed} needed, {left} left until later in the window"),
             Why::Floor { battery_percent, floor_percent } => {
-                write!(f, "{name}: the battery is at {battery_percent:.0} %, the floor is {floor_percent:.0} %")
+                write!(
+                    f,
+                    "{name}: nothing is given from it while the battery is at or below its floor of {floor_percent} %; it is \
+                     at {battery_percent:.0} %"
+                )
             }
         }
     }
@@ -231,15 +235,13 @@ impl Accounts {
 }
 
 fn refusal(account: &Account, amounts: &Amounts, battery_percent: Option<f64>) -> Option<Refused> {
-    let Budget { name, cap, floor_percent, .. } = account.budget;
+    let Budget { name, cap, .. } = account.budget;
     let (needed, left) = (amounts[name.resource], account.left());
     let refused = |why, possible_ms| Some(Refused { name, needed, left, possible_ms, why });
     if needed == 0 {
         return None;
     }
-    if let (Some(battery_percent), Some(floor_percent)) = (battery_percent, floor_percent)
-        && battery_percent <= floor_percent
-    {
+    if let Some((battery_percent, floor_percent)) = account.budget.at_floor(battery_percent) {
         return refused(Why::Floor { battery_percent, floor_percent }, None);
     }
     if needed <= left {

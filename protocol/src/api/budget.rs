@@ -32,6 +32,12 @@ pub struct BudgetStatus {
     pub line: Option<f64>,
     /// The shadow price of a turn of typical cost, in rewards.
     pub price: Option<f64>,
+    /// With the battery at or below it, off mains, nothing is given from the budget.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub floor_percent: Option<f64>,
+    /// Whether that is so now.
+    #[serde(default)]
+    pub at_floor: bool,
     /// `settings`, or `set` while running.
     pub source: String,
 }

@@ -11,6 +11,7 @@ fn settings() -> BudgetSettings {
         budgets: Vec::new(),
         mission_ms: None,
         battery_floor_percent: None,
+        floors_percent: BTreeMap::new(),
         latency_ms: None,
         on_exhausted: OnExhausted::Refuse,
         pacing: true,
@@ -119,7 +120,7 @@ fn caps_set_while_running_go_before_the_settings_and_back() {
     let (keeper, _) = open(folder.path(), SavedBudgets::default(), "boot");
     let _ = spend(&keeper, 500);
     keeper.set(usd(), Some(700));
-    let status = keeper.status();
+    let status = keeper.status(None);
     assert_eq!((status.budgets[0].left, status.budgets[0].source.as_str()), (200e-9, "set"));
     keeper.configure(&settings());
     assert_eq!(keeper.remaining()["usd_per_day"], 200e-9, "a reload does not undo it");
