@@ -459,3 +459,23 @@ async fn a_boot_without_a_clock_goes_on_after_the_newest_turn() {
         last = now;
     }
 }
+
+#[tokio::test]
+async fn joules_of_a_simulated_battery_are_called_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let world = World::start(folder.path(), "[power]\nsource = \"simulated\"\n").await.unwrap();
+    // The first sample may be read after the first turn.
+    for _ in 0..50 {
+        let reply = ask(&world, "local").await.json();
+        let id = reply["tether"]["turn_id"].as_str().unwrap().to_owned();
+        let record = world.get(&format!("/v1/turns/{id}")).await.unwrap().json();
+        match record["energy_source"].as_str().unwrap() {
+            "simulated" => {
+                assert!(record["measured"]["energy_j"].as_f64().unwrap() > 0.0, "{record}");
+                return;
+            }
+            source => assert_eq!(source, "unknown"),
+        }
+    }
+    panic!("no turn was told its joules");
+}

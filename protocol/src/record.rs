@@ -163,7 +163,7 @@ pub struct TurnRecord {
     /// Of the last attempt at the cloud, if there was one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub upload: Option<Upload>,
-    /// Where `energy_j` comes from: `measured`, `modelled` or `unknown`.
+    /// Where `energy_j` comes from: `measured`, `simulated` (by a simulated battery or a replay), `modelled` or `unknown`.
     pub energy_source: String,
     pub usage: Usage,
     /// Prompt tokens that the local model had computed for an earlier turn; unknown for the cloud.

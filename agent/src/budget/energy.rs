@@ -9,6 +9,11 @@ use tether_protocol::Route;
 pub trait EnergyMeter: Send + Sync {
     /// Joules drawn since some fixed moment, idle power included; `None` if that cannot be read now. Must not block.
     fn total_j(&self) -> Option<f64>;
+
+    /// What a record calls joules from here.
+    fn source(&self) -> &'static str {
+        "measured"
+    }
 }
 
 /// Divides the meter's growth equally among the turns under way.
@@ -49,11 +54,12 @@ impl Energy {
         Draw(id)
     }
 
-    /// Joules of the turn, if they were measured from its begin to now.
-    pub fn end(&self, draw: &Draw) -> Option<f64> {
+    /// Joules of the turn and what to call them, if they were measured from its begin to now.
+    pub fn end(&self, draw: &Draw) -> Option<(f64, &'static str)> {
         let mut state = self.lock();
         state.divide();
-        state.turns.remove(&draw.0).flatten()
+        let drawn = state.turns.remove(&draw.0).flatten();
+        drawn.zip(state.meter.as_ref().map(|meter| meter.source()))
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -107,7 +113,7 @@ mod tests {
         set(Some(110.0));
         let b = energy.begin();
         set(Some(114.0));
-        assert_eq!(energy.end(&a), Some(12.0));
+        assert_eq!(energy.end(&a), Some((12.0, "measured")));
         set(None);
         let c = energy.begin();
         set(Some(120.0));

@@ -6,6 +6,9 @@ use std::path::PathBuf;
 use tether_protocol::Reading;
 use tether_protocol::context::{Battery, Power};
 
+/// Where the simulated battery's readings, and the joules of turns that it pays for, say they are from.
+pub(super) const SIMULATED: &str = "simulated";
+
 /// Where readings come from.
 #[derive(Debug, Clone, PartialEq)]
 pub enum PowerSource {
@@ -55,10 +58,10 @@ impl PowerSource {
                 let left_j = (start_j - power_w * since_start_s).max(0.0);
                 let percent = 100.0 * left_j / capacity_j;
                 let battery = Battery { percent, on_ac: false, power_w: Some(*power_w), energy_j: Some(left_j) };
-                let power = Power { watts: *power_w, covers: "simulated".into() };
+                let power = Power { watts: *power_w, covers: SIMULATED.into() };
                 Now {
-                    battery: Reading::known(battery, 0, "simulated"),
-                    power: Reading::known(power, 0, "simulated"),
+                    battery: Reading::known(battery, 0, SIMULATED),
+                    power: Reading::known(power, 0, SIMULATED),
                     rapl: None,
                 }
             }

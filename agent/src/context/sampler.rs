@@ -3,7 +3,7 @@
 //! A driver that hangs hangs this thread alone: readings then grow old and, past 15 s, unknown.
 
 use super::load;
-use super::power::{Now, PowerSource};
+use super::power::{Now, PowerSource, SIMULATED};
 use super::rapl::Counters;
 use crate::budget::EnergyMeter;
 use std::path::PathBuf;
@@ -111,6 +111,13 @@ impl EnergyMeter for Sampler {
         let total_j = state.total_j? + watts * since_s;
         state.told_j = state.told_j.max(total_j);
         Some(state.told_j)
+    }
+
+    fn source(&self) -> &'static str {
+        match &self.shared.lock().now.power {
+            Reading::Known { source, .. } if source == SIMULATED => SIMULATED,
+            _ => "measured",
+        }
     }
 }
 

@@ -178,7 +178,7 @@ impl Held {
         let energy = &live.settings.budgets.energy;
         let modelled = || modelled_j(energy, record.route, working_ms?, timings.decision_us);
         let (energy_j, source) = match measured {
-            Some(energy_j) => (Some(energy_j), "measured"),
+            Some((energy_j, source)) => (Some(energy_j), source),
             None => match modelled() {
                 Some(energy_j) => (Some(energy_j), "modelled"),
                 None => (None, "unknown"),
