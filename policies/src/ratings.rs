@@ -1,6 +1,7 @@
 //! What people said of earlier answers, summed up by task and by how the answer was made. Pure; the ledger keeps the
 //! ratings themselves.
 
+use crate::tmo::data::BEST_SCORE;
 use crate::tmo::honest::response::{LEVELS, level};
 
 /// Share of their weight that earlier ratings keep with each new one: models and people change, so some five hundred
@@ -8,8 +9,6 @@ use crate::tmo::honest::response::{LEVELS, level};
 const MEMORY: f64 = 0.998;
 /// Names of tasks that are told apart; more of them count as the unknown task.
 const MAX_TASKS: usize = 32;
-/// A response on M4A1's scale, where 1 is usual, is this many ratings: the best rating is twice the usual answer.
-pub const RESPONSE_PER_RATING: f64 = 2.0;
 
 /// The ratings of one kind of answer, older ones with less weight.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
@@ -52,7 +51,7 @@ impl Ratings {
         });
         let rated = &mut self.tasks[at].1[level(cloud, pictures)];
         rated.weight += 1.0;
-        rated.sum += rating.clamp(0.0, 1.0) * RESPONSE_PER_RATING;
+        rated.sum += rating.clamp(0.0, 1.0) * BEST_SCORE;
         self.count += 1;
     }
 

@@ -2,7 +2,7 @@
 
 use rand::Rng;
 use tether_policies::budget::Budget;
-use tether_policies::ratings::RESPONSE_PER_RATING;
+use tether_policies::tmo::data::BEST_SCORE;
 use tether_policies::tmo::data::{Dataset, Turn};
 use tether_policies::tmo::honest::hardware::{HARDWARE, Hardware};
 use tether_policies::tmo::honest::moment;
@@ -140,7 +140,7 @@ impl Judge {
 
 /// A response on the rating's scale.
 pub fn satisfaction(response: f64) -> f64 {
-    (response / RESPONSE_PER_RATING).clamp(0.0, 1.0)
+    (response / BEST_SCORE).clamp(0.0, 1.0)
 }
 
 /// Fitted to the dialogues at even (0) or odd (1) places.
