@@ -188,11 +188,8 @@ pub async fn run(traces: &Path, records: Option<&Path>) -> Result<Errors> {
 async fn segment(trace: Trace, offset_s: f64, seed: u64) -> Result<Vec<Turn>> {
     let folder = folder()?;
     let gateway = Gateway::start(folder.path(), ZOO)?;
-    let server = format!("127.0.0.1:{}", gateway.port);
-    let relay = Relay::start(server.parse()?, seed, Faults::default()).await?;
-    let cloud = gateway.cloud_section().replace(&server, &relay.address().to_string());
-    let settings =
-        format!("[model]\nname = \"none\"\n[policy]\nname = \"always-cloud\"\n{cloud}connect_timeout_ms = 20000\n");
+    let (relay, cloud) = gateway.behind_relay(seed, Faults::default()).await?;
+    let settings = format!("[model]\nname = \"none\"\n[policy]\nname = \"always-cloud\"\n{cloud}");
     let begun_unix_ms = SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis() as i64;
     let weather = trace.clone();
     let _weather = AbortOnDropHandle::new(tokio::spawn(async move { follow(&relay, &weather, offset_s).await }));

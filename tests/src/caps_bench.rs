@@ -1,7 +1,7 @@
 //! Do caps hold where bytes really travel? A daemon and a gateway as real processes, a byte cap, and pictures of which one has
 //! many times the bytes of the one before.
 
-use crate::relay::{Faults, Relay};
+use crate::relay::Faults;
 use crate::scene;
 use crate::system::{Daemon, Gateway, folder};
 use anyhow::Result;
@@ -58,11 +58,9 @@ async fn under(cap: u64, loss_ratio: f64, held: &mut Held) -> Result<()> {
     let folder = folder()?;
     let gateway = Gateway::start(folder.path(), ZOO)?;
     let faults = Faults { loss_ratio, delay: Duration::from_millis(2), ..Faults::default() };
-    let relay = Relay::start(([127, 0, 0, 1], gateway.port).into(), cap, faults).await?;
-    let cloud = gateway.cloud_section().replace(&format!("127.0.0.1:{}", gateway.port), &relay.address().to_string());
-    let settings = format!(
-        "[model]\nname = \"none\"\n[budgets]\nuplink_bytes_per_day = {cap}\npacing = false\n{cloud}connect_timeout_ms = 20000\n"
-    );
+    let (_relay, cloud) = gateway.behind_relay(cap, faults).await?;
+    let settings =
+        format!("[model]\nname = \"none\"\n[budgets]\nuplink_bytes_per_day = {cap}\npacing = false\n{cloud}");
     let daemon = Daemon::start(folder.path(), &settings).await?;
     let client = daemon.client();
     let request = json!({

@@ -1,8 +1,9 @@
 //! A whole tether in a temporary folder: a gateway and a daemon as real processes, found by their sockets.
 
 use crate::process::{Process, binary};
+use crate::relay::{Faults, Relay};
 use anyhow::{Context, Result};
-use std::net::{TcpListener, UdpSocket};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -90,10 +91,28 @@ impl Gateway {
 
     /// The daemon's `[cloud]` section for this gateway.
     pub fn cloud_section(&self) -> String {
+        self.section_at(self.address())
+    }
+
+    /// A relay in front of this gateway, and the daemon's `[cloud]` section that goes through it: with time enough to connect
+    /// over a bad link.
+    ///
+    /// # Errors
+    /// There is no port for the relay.
+    pub async fn behind_relay(&self, seed: u64, faults: Faults) -> Result<(Relay, String)> {
+        let relay = Relay::start(self.address(), seed, faults).await?;
+        let section = self.section_at(relay.address()) + "connect_timeout_ms = 20000\n";
+        Ok((relay, section))
+    }
+
+    fn address(&self) -> SocketAddr {
+        ([127, 0, 0, 1], self.port).into()
+    }
+
+    fn section_at(&self, address: SocketAddr) -> String {
         let folder = self.folder.display();
         format!(
-            "[cloud]\nkind = \"quic\"\naddress = \"127.0.0.1:{}\"\nserver_name = \"localhost\"\nca = \"{folder}/ca.pem\"\ntoken_file = \"{folder}/robot.token\"\n",
-            self.port
+            "[cloud]\nkind = \"quic\"\naddress = \"{address}\"\nserver_name = \"localhost\"\nca = \"{folder}/ca.pem\"\ntoken_file = \"{folder}/robot.token\"\n"
         )
     }
 

@@ -33,10 +33,8 @@ impl World {
     async fn start(faults: Faults, settings: &str) -> Result<Self> {
         let folder = folder()?;
         let gateway = Gateway::start(folder.path(), ZOO)?;
-        let server = format!("127.0.0.1:{}", gateway.port);
-        let relay = Relay::start(server.parse()?, 5, faults).await?;
-        let cloud = gateway.cloud_section().replace(&server, &relay.address().to_string());
-        let settings = format!("[model]\nname = \"none\"\n{cloud}connect_timeout_ms = 20000\n{settings}");
+        let (relay, cloud) = gateway.behind_relay(5, faults).await?;
+        let settings = format!("[model]\nname = \"none\"\n{cloud}{settings}");
         let daemon = Daemon::start(folder.path(), &settings).await?;
         Ok(Self { daemon, relay, _gateway: gateway, _folder: folder })
     }

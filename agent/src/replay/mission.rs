@@ -2,8 +2,7 @@
 
 use rand::Rng;
 use tether_policies::budget::Budget;
-use tether_policies::tmo::data::BEST_SCORE;
-use tether_policies::tmo::data::{Dataset, Turn};
+use tether_policies::tmo::data::{BEST_SCORE, Dataset, Turn};
 use tether_policies::tmo::honest::hardware::{HARDWARE, Hardware};
 use tether_policies::tmo::honest::moment;
 use tether_policies::tmo::honest::response::ResponseModel;

@@ -13,8 +13,6 @@ use tether_protocol::{Action, Cost, Reason, Route, SessionId, TurnId, TurnRecord
 
 /// Who asks, in a replay's records.
 pub(super) const CLIENT: &str = "replay";
-/// Responses are on the data's scale, where M4A1's mean is 1 and its best cells are around 2; ratings end at 1.
-const BEST_RESPONSE: f64 = tether_policies::tmo::data::BEST_SCORE;
 
 /// A policy's decision and what was held back for it; `None`: no action fitted the budgets.
 pub(super) struct Chosen {
@@ -67,7 +65,7 @@ pub(super) fn record(
         fallback: fell_back.then(|| "the cloud was not reached in time".to_owned()),
         measured: done.map_or(Cost::ZERO, |done| done.cost),
         upload: None,
-        energy_source: "modelled".into(),
+        energy_source: "simulated".into(),
         usage: Usage {
             prompt_tokens: tokens(done.is_some(), PROMPT_TOKENS),
             completion_tokens: tokens(done.is_some(), ANSWER_TOKENS),
@@ -80,7 +78,7 @@ pub(super) fn record(
             Some(_) => Outcome::Answered { finish_reason: FinishReason::Stop },
             None => Outcome::Failed { error: "insufficient_quota".into() },
         },
-        rating: done.map(|done| (done.response / BEST_RESPONSE).clamp(0.0, 1.0)),
+        rating: None,
     }
 }
 

@@ -97,14 +97,12 @@ impl Desk {
     }
 }
 
-/// The moment that ages are counted from. A clock that jumps forward and is set back later makes no turn old.
+/// The moment that ages are counted from, of a ledger with a turn in it. A clock that jumps forward and is set back later makes no turn old.
 fn believed_now_ms(db: &Connection, max_age_ms: i64) -> Result<i64, Failure> {
     let doubt_ms = DOUBT_MS.min(max_age_ms / 10);
     // Ids sort by time: these searches end where the last few days do.
     let newest = "SELECT started_ms FROM turns ORDER BY id DESC LIMIT 1";
-    let Some(newest_ms) = db.query_row(newest, [], |row| row.get::<_, i64>(0)).optional()? else {
-        return Ok(unix_ms());
-    };
+    let newest_ms: i64 = db.query_row(newest, [], |row| row.get(0))?;
     let before = "SELECT id, started_ms FROM turns WHERE started_ms < ?1 ORDER BY id DESC LIMIT 1";
     let row = |row: &Row<'_>| Ok((row.get::<_, String>(0)?, row.get::<_, i64>(1)?));
     let before = db.query_row(before, [newest_ms.saturating_sub(doubt_ms)], row).optional()?;

@@ -11,6 +11,7 @@ use std::time::Instant;
 use tether_policies::budget::{Amounts, Refused, Reservation, Resource};
 use tether_policies::{Candidate, Decision, Observation, Permitted};
 use tether_protocol::api::{ApiError, ChatTurn, RouteChoice};
+use tether_protocol::context::Battery;
 use tether_protocol::{Action, Cost, Reason, Route};
 
 /// Others may take what fitted a moment ago; each round fewer actions fit.
@@ -53,7 +54,7 @@ pub(super) fn decide_within(
         });
     }
     let battery = observation.context.battery.value();
-    let battery_percent = battery.filter(|battery| !battery.on_ac).map(|battery| battery.percent);
+    let battery_percent = battery.and_then(Battery::draining_percent);
     let costs = Costs::of(live, keeper, plan, observation, &permitted);
     observation.considered = permitted.candidates().to_vec();
     for _ in 0..ROUNDS {

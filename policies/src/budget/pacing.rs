@@ -10,7 +10,7 @@
 
 use super::account::Account;
 use super::accounts::{Accounts, Refused, Why};
-use super::amount::{Amounts, Resource};
+use super::amount::{Amounts, Resource, counts};
 use tether_protocol::Cost;
 
 /// The part of a cap that the line reaches at the window's end.
@@ -81,15 +81,10 @@ pub struct Prices(pub Vec<Price>);
 impl Prices {
     /// Whether there are prices, and one for each thing that is limited.
     pub fn cover(&self, remaining: &Cost) -> bool {
-        let limited = [
-            (Resource::Usd, remaining.cost_usd.is_some()),
-            (Resource::EnergyJ, remaining.energy_j.is_some()),
-            (Resource::UplinkBytes, remaining.uplink_bytes.is_some()),
-            (Resource::DownlinkBytes, remaining.downlink_bytes.is_some()),
-        ];
+        let limited = counts(remaining);
         let priced = |resource| self.0.iter().any(|price| price.resource == resource);
+        let all = Resource::ALL.into_iter().all(|resource| limited[resource as usize].is_none() || priced(resource));
         // A latency has no price.
-        let all = limited.into_iter().all(|(resource, limited)| !limited || priced(resource));
         all && !self.0.is_empty() && remaining.latency_ms.is_none()
     }
 

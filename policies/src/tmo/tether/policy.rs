@@ -132,11 +132,12 @@ impl TetherPolicy {
         shares: &mut [f64],
     ) -> Result<Choice, NothingFits> {
         assert!(!actions.is_empty() && actions.len() == scores.len(), "{} actions", actions.len());
+        let ranges = Ranges::over(actions);
         match &self.config.responses {
             Some(_) if terms.paced => scores.fill(0.0),
-            _ => self.score_by_network(scene, actions, scores),
+            _ => self.score_by_network(scene, actions, &ranges, scores),
         }
-        self.add_immediate(scene, actions, scores);
+        self.add_immediate(scene, actions, &ranges, scores);
         // Scores are in units of reward, as shadow prices are.
         scores.iter_mut().enumerate().for_each(|(n, score)| *score += (terms.beyond)(n) as f32);
         let mut open = [false; MAX_ACTIONS];
@@ -179,11 +180,12 @@ impl TetherPolicy {
     /// The value of each action, budgets or not: the network's score, beside what it earns at once where the config has
     /// the responses for that. Allocates nothing.
     pub fn score(&self, scene: &Scene<'_>, actions: &[Facts], scores: &mut [f32]) {
-        self.score_by_network(scene, actions, scores);
-        self.add_immediate(scene, actions, scores);
+        let ranges = Ranges::over(actions);
+        self.score_by_network(scene, actions, &ranges, scores);
+        self.add_immediate(scene, actions, &ranges, scores);
     }
 
-    fn score_by_network(&self, scene: &Scene<'_>, actions: &[Facts], scores: &mut [f32]) {
+    fn score_by_network(&self, scene: &Scene<'_>, actions: &[Facts], ranges: &Ranges, scores: &mut [f32]) {
         let slots = self.config.view_slots;
         let (turn, action) = self.config.inputs();
         let mut turn_inputs = [0.0; MAX_TURN_INPUTS];
@@ -191,8 +193,7 @@ impl TetherPolicy {
         let turn_inputs = &mut turn_inputs[..turn];
         let action_inputs = &mut action_inputs[..action];
         scene.write(slots, turn_inputs);
-        let ranges = Ranges::over(actions);
-        let write = |n: usize, out: &mut [f32]| actions[n].write(scene, &ranges, slots, out);
+        let write = |n: usize, out: &mut [f32]| actions[n].write(scene, ranges, slots, out);
         if actions.len() <= FEW {
             self.network.score::<FEW>(turn_inputs, action_inputs, write, scores);
         } else {
@@ -200,10 +201,9 @@ impl TetherPolicy {
         }
     }
 
-    fn add_immediate(&self, scene: &Scene<'_>, actions: &[Facts], scores: &mut [f32]) {
+    fn add_immediate(&self, scene: &Scene<'_>, actions: &[Facts], ranges: &Ranges, scores: &mut [f32]) {
         let Some(trained) = &self.config.responses else { return };
-        let ranges = Ranges::over(actions);
-        let at_once = |facts: &Facts| immediate(trained, scene.task, facts, &ranges);
+        let at_once = |facts: &Facts| immediate(trained, scene.task, facts, ranges);
         scores.iter_mut().zip(actions).for_each(|(score, facts)| *score += at_once(facts));
     }
 
