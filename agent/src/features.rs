@@ -2,10 +2,10 @@
 
 use crate::config::TokenPrices;
 use crate::pace::{Pace, upload_ms};
-use crate::upload::Sizes;
 use std::sync::Arc;
 use tether_policies::budget::Prices;
 use tether_policies::ratings::Ratings;
+use tether_policies::upload::Sizes;
 use tether_policies::{Candidate, Observation, PastTurn};
 use tether_protocol::{Action, ActionSpace, Context, Cost, Route, TurnRecord};
 
@@ -18,7 +18,7 @@ pub struct Known<'a> {
     pub space: &'a ActionSpace,
     pub context: Context,
     /// Settled turns of this dialogue, oldest first.
-    pub past: &'a [TurnRecord],
+    pub past: &'a [PastTurn],
     pub task: Option<String>,
     /// The newest user message.
     pub text: &'a str,
@@ -43,15 +43,15 @@ pub struct Known<'a> {
     pub power_w: (Option<f64>, Option<f64>),
 }
 
+/// What a policy sees of an earlier turn.
+pub fn past_turn(turn: &TurnRecord, space: &ActionSpace) -> PastTurn {
+    PastTurn { route: turn.route, views: turn.view_set(space), task: turn.task.clone() }
+}
+
 pub fn observe(known: &Known<'_>) -> Observation {
-    let past = known.past.iter().map(|turn| PastTurn {
-        route: turn.route,
-        views: turn.view_set(known.space),
-        task: turn.task.clone(),
-    });
     Observation {
         space: known.space.clone(),
-        history: past.collect(),
+        history: known.past.to_vec(),
         task: known.task.clone(),
         text: known.text.to_lowercase(),
         prompt_tokens: known.prompt_tokens.unwrap_or_else(|| estimated_tokens(known.travelling_text_bytes)),
@@ -113,7 +113,8 @@ fn cloud_cost(known: &Known<'_>, observation: &Observation, action: Action) -> C
         let tokens = prices.prompt * prompt_tokens + prices.completion * answer_tokens;
         tokens + prices.request + prices.image * f64::from(images)
     };
-    let latency_ms = uplink_bytes.and_then(|bytes| pace.cloud_latency_ms(upload_ms(link, bytes), answer_tokens));
+    let latency_ms =
+        uplink_bytes.and_then(|bytes| pace.cloud_latency_ms(upload_ms(link, bytes), images, answer_tokens));
     Cost {
         latency_ms,
         cost_usd: known.prices.map(usd).or_else(|| pace.cost_usd(prompt_tokens + answer_tokens)),

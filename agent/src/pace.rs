@@ -3,11 +3,14 @@
 //! `cloud latency = upload + wait + (tokens - 1) x time per token`
 //!
 //! Wait, time per token, length, price and the tokens of a picture are running means over earlier answers; each is unknown
-//! until it was seen once. The upload is the link's business ([`upload_ms`]). Which of a gateway's models answers is its own
-//! choice, so the means are over all of them.
+//! until it was seen once. The wait depends on how many pictures a model has to look at, so each number of them has its own;
+//! one that was never sent is taken to relate to the nearest that was as TMO measured it ([`NETWORKS`], wired). The upload
+//! is the link's business ([`upload_ms`]). Which of a gateway's models answers is its own choice, so the means are over all
+//! of them.
 
 use std::time::{Duration, Instant};
 use tether_policies::link::send_time;
+use tether_policies::tmo::paper::{NETWORKS, VIEWS};
 use tether_protocol::Route;
 use tether_protocol::context::Link;
 
@@ -15,6 +18,8 @@ use tether_protocol::context::Link;
 const LEAST_WEIGHT: f64 = 1.0 / 8.0;
 /// Tokens that an answer is taken to have before the first one was seen. A guess: a few sentences.
 const EXPECTED_ANSWER_TOKENS: f64 = 128.0;
+/// Numbers of pictures with a wait of their own: 0 to 2, and 3 or more.
+const COUNTS: usize = VIEWS + 1;
 /// Without an answer for so long, what was measured of the wait is no ground for not asking: a cold start is over then.
 pub const FRESH: Duration = Duration::from_secs(60);
 
@@ -44,7 +49,7 @@ pub struct Counted {
 /// Running estimates.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Pace {
-    wait_ms: Mean,
+    waits: [Wait; COUNTS],
     per_token_ms: Mean,
     /// By route: local, cloud.
     answer_tokens: [Mean; 2],
@@ -52,6 +57,12 @@ pub struct Pace {
     /// The cloud's count of a text over our estimate.
     tokens_ratio: Mean,
     image_tokens: Mean,
+}
+
+/// From the end of the upload to the first token.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+struct Wait {
+    ms: Mean,
     newest: Option<Instant>,
 }
 
@@ -78,8 +89,7 @@ impl Mean {
 impl Pace {
     /// Learns from an answer of the cloud.
     pub fn cloud_answered(&mut self, answered: &Answered, now: Instant) {
-        self.newest = Some(now);
-        self.wait_ms.observe((answered.first_token_ms - answered.upload_ms).max(0.0));
+        self.waited((answered.first_token_ms - answered.upload_ms).max(0.0), answered.images, now);
         let Some(Counted { prompt_tokens, answer_tokens, cost_usd }) = answered.counted else { return };
         self.answer_tokens[1].observe(f64::from(answer_tokens));
         // The first token is in the wait.
@@ -103,11 +113,27 @@ impl Pace {
     }
 
     /// Nobody waited any longer for the first token: it takes at least so long.
-    pub fn cloud_kept_waiting(&mut self, waited_ms: f64, now: Instant) {
-        self.newest = Some(now);
-        if self.wait_ms.get().is_none_or(|wait_ms| wait_ms < waited_ms) {
-            self.wait_ms.observe(waited_ms);
-        }
+    pub fn cloud_kept_waiting(&mut self, waited_ms: f64, images: u32, now: Instant) {
+        let known_ms = self.wait_ms(images).unwrap_or(0.0);
+        self.waited(waited_ms.max(known_ms), images, now);
+    }
+
+    fn waited(&mut self, wait_ms: f64, images: u32, now: Instant) {
+        let wait = &mut self.waits[place(images)];
+        wait.ms.observe(wait_ms);
+        wait.newest = Some(now);
+    }
+
+    /// The nearest number of pictures that was seen, with its wait.
+    fn nearest(&self, images: u32) -> Option<(usize, &Wait)> {
+        let seen = self.waits.iter().enumerate().filter(|(_, wait)| wait.ms.get().is_some());
+        seen.min_by_key(|(count, _)| count.abs_diff(place(images)))
+    }
+
+    fn wait_ms(&self, images: u32) -> Option<f64> {
+        let published_s = &NETWORKS[0].latency_s;
+        let (count, wait) = self.nearest(images)?;
+        Some(wait.ms.value * published_s[place(images)] / published_s[count])
     }
 
     pub fn local_answered(&mut self, answer_tokens: u32) {
@@ -121,15 +147,16 @@ impl Pace {
     }
 
     /// From sending to the end; unknown before the first answer.
-    pub fn cloud_latency_ms(&self, upload_ms: f64, answer_tokens: f64) -> Option<f64> {
+    pub fn cloud_latency_ms(&self, upload_ms: f64, images: u32, answer_tokens: f64) -> Option<f64> {
         // Answers of one token have taught no rate; then none is added.
         let answer_ms = self.per_token_ms.get().unwrap_or(0.0) * (answer_tokens - 1.0).max(0.0);
-        Some(upload_ms + self.wait_ms.get()? + answer_ms)
+        Some(upload_ms + self.wait_ms(images)? + answer_ms)
     }
 
-    /// Whether the cloud's latency was measured lately.
-    pub fn is_fresh(&self, now: Instant) -> bool {
-        self.newest.is_some_and(|newest| now.saturating_duration_since(newest) < FRESH)
+    /// Whether the cloud's latency with so many pictures was measured lately.
+    pub fn is_fresh(&self, images: u32, now: Instant) -> bool {
+        let newest = self.nearest(images).and_then(|(_, wait)| wait.newest);
+        newest.is_some_and(|newest| now.saturating_duration_since(newest) < FRESH)
     }
 
     /// What the cloud will count for a prompt. `assumed`: tokens of a picture before one was counted.
@@ -142,6 +169,11 @@ impl Pace {
     pub fn cost_usd(&self, tokens: f64) -> Option<f64> {
         Some(self.per_token_usd.get()? * tokens)
     }
+}
+
+/// Which wait is that of so many pictures.
+fn place(images: u32) -> usize {
+    (images as usize).min(COUNTS - 1)
 }
 
 /// What the link takes for a request of this size. Where its rate is not measured the upload is in the wait, whatever its
@@ -177,11 +209,11 @@ mod tests {
     #[test]
     fn before_the_first_answer_nothing_is_known() {
         let pace = Pace::default();
-        assert_eq!((pace.cloud_latency_ms(0.0, 10.0), pace.cost_usd(10.0)), (None, None));
+        assert_eq!((pace.cloud_latency_ms(0.0, 0, 10.0), pace.cost_usd(10.0)), (None, None));
         assert_eq!(pace.answer_tokens(Route::Cloud, 40), 40.0);
         assert_eq!(pace.answer_tokens(Route::Local, 4_000), EXPECTED_ANSWER_TOKENS);
         assert_eq!(pace.prompt_tokens(100, 2, 1_000), 2_100.0);
-        assert!(!pace.is_fresh(Instant::now()));
+        assert!(!pace.is_fresh(0, Instant::now()));
     }
 
     #[test]
@@ -192,7 +224,7 @@ mod tests {
             pace.cloud_answered(&answered(5.0, (tokens / 10 + 2) % 3, tokens), now);
         }
         // 1,080 ms of upload, 300 ms wait, 100 tokens at 20 ms.
-        let predicted = pace.cloud_latency_ms(1_080.0, 101.0).unwrap();
+        let predicted = pace.cloud_latency_ms(1_080.0, 1, 101.0).unwrap();
         assert!((predicted - (1_080.0 + 300.0 + 2_000.0)).abs() < 1.0, "{predicted}");
         assert!((pace.cost_usd(1_000.0).unwrap() - 1e-3).abs() < 1e-9);
         assert!((pace.prompt_tokens(100, 2, 1_000) - 525.0).abs() < 1e-6, "{}", pace.prompt_tokens(100, 2, 1_000));
@@ -205,26 +237,43 @@ mod tests {
     fn a_cold_start_is_forgotten_and_does_not_bar_the_cloud_for_ever() {
         let (mut pace, now) = (Pace::default(), Instant::now());
         pace.cloud_answered(&Answered { first_token_ms: 30_000.0, ..answered(0.0, 0, 2) }, now);
-        assert!(pace.cloud_latency_ms(0.0, 1.0).unwrap() >= 30_000.0 && pace.is_fresh(now + FRESH / 2));
-        assert!(!pace.is_fresh(now + FRESH));
+        assert!(pace.cloud_latency_ms(0.0, 0, 1.0).unwrap() >= 30_000.0 && pace.is_fresh(0, now + FRESH / 2));
+        assert!(!pace.is_fresh(0, now + FRESH));
         (0..30).for_each(|_| pace.cloud_answered(&answered(0.0, 0, 2), now));
-        assert!(pace.cloud_latency_ms(0.0, 1.0).unwrap() < 1_500.0);
+        assert!(pace.cloud_latency_ms(0.0, 0, 1.0).unwrap() < 1_500.0);
+    }
+
+    #[test]
+    fn each_number_of_pictures_has_its_own_wait() {
+        let (mut pace, now) = (Pace::default(), Instant::now());
+        let with = |images, wait_ms: f64| Answered { first_token_ms: wait_ms, ..answered(0.0, images, 1) };
+        pace.cloud_answered(&with(0, 300.0), now);
+        pace.cloud_answered(&with(3, 900.0), now + FRESH);
+        let waits = [0, 1, 2, 3, 9].map(|images| pace.cloud_latency_ms(0.0, images, 1.0).unwrap());
+        // One picture from none, two from three, as TMO measured them.
+        let of = |seen_ms: f64, images: usize, seen: usize| {
+            seen_ms * NETWORKS[0].latency_s[images] / NETWORKS[0].latency_s[seen]
+        };
+        assert_eq!(waits, [300.0, of(300.0, 1, 0), of(900.0, 2, 3), 900.0, 900.0]);
+        assert!(!pace.is_fresh(0, now + FRESH) && pace.is_fresh(2, now + FRESH));
+        pace.cloud_kept_waiting(5_000.0, 3, now);
+        assert_eq!(pace.cloud_latency_ms(0.0, 0, 1.0), Some(300.0));
     }
 
     #[test]
     fn waiting_in_vain_raises_the_wait_and_never_lowers_it() {
         let (mut pace, now) = (Pace::default(), Instant::now());
-        pace.cloud_kept_waiting(5_000.0, now);
-        assert_eq!(pace.cloud_latency_ms(0.0, 100.0), Some(5_000.0));
-        pace.cloud_kept_waiting(1_000.0, now);
-        assert_eq!(pace.cloud_latency_ms(0.0, 100.0), Some(5_000.0));
+        pace.cloud_kept_waiting(5_000.0, 0, now);
+        assert_eq!(pace.cloud_latency_ms(0.0, 0, 100.0), Some(5_000.0));
+        pace.cloud_kept_waiting(1_000.0, 0, now);
+        assert_eq!(pace.cloud_latency_ms(0.0, 0, 100.0), Some(5_000.0));
     }
 
     #[test]
     fn tokens_that_nobody_counted_teach_no_price() {
         let mut pace = Pace::default();
         pace.cloud_answered(&Answered { counted: None, ..answered(0.0, 1, 9) }, Instant::now());
-        assert_eq!(pace.cloud_latency_ms(0.0, 9.0), Some(300.0));
+        assert_eq!(pace.cloud_latency_ms(0.0, 0, 9.0), Some(300.0));
         assert_eq!((pace.cost_usd(1.0), pace.prompt_tokens(10, 1, 700)), (None, 710.0));
     }
 
@@ -243,7 +292,7 @@ mod tests {
             }
             let tokens = pace.answer_tokens(Route::Cloud, max_tokens);
             prop_assert!((1.0..=f64::from(max_tokens.max(1))).contains(&tokens), "{tokens}");
-            let latency_ms = pace.cloud_latency_ms(upload_ms, tokens);
+            let latency_ms = pace.cloud_latency_ms(upload_ms, 2, tokens);
             prop_assert!(latency_ms.is_none_or(|latency_ms| latency_ms >= 0.0), "{latency_ms:?}");
             prop_assert!(pace.prompt_tokens(10, 1, 10).is_finite());
         }

@@ -1,10 +1,11 @@
 //! Field tests replayed: hours of a robot in virtual time, over a recorded link, on a battery, under budgets.
 //!
-//! The decision (a [`Policy`](tether_policies::Policy) among permitted actions), the budgets
-//! ([`Accounts`](tether_policies::budget::Accounts)), the link estimator and the ledger's records are the daemon's own;
-//! what answers cost and are worth is TMO's honest environment (`policies/src/tmo/honest`), with the uplink taken from
-//! the trace. One seed decides everything, and every policy meets the same questions at the same moments. The results
-//! are made from the records alone, so that a real ledger gives the same page (`tether report`).
+//! A turn goes through the daemon's own stages: what is permitted ([`permit`](crate::permit)), what each action would cost
+//! ([`features`](crate::features)), the form of its pictures ([`upload`](tether_policies::upload)), what the budgets allow
+//! ([`Priced`](crate::budget::Priced)), the policy, the accounts, the link estimator and the record. What answers do cost and
+//! are worth is TMO's honest environment (`policies/src/tmo/honest`), with the uplink taken from the trace. One seed decides
+//! everything, and every policy meets the same questions at the same moments. The results are made from the records
+//! alone, so that a real ledger gives the same page (`tether report`).
 
 pub mod arrivals;
 pub mod contender;

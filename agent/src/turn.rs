@@ -19,7 +19,7 @@ pub use answer::{Answer, End, Piece};
 
 use crate::cloud::CloudError;
 use crate::daemon::{Daemon, Live};
-use crate::features::{Known, candidates, observe};
+use crate::features::{Known, candidates, observe, past_turn};
 use crate::permit::{Asked, Means, permitted};
 use afford::Afforded;
 use attempt::Plan;
@@ -29,7 +29,7 @@ use open::OpenTurn;
 use routing::Routing;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tether_policies::{Decision, Observation, Permitted};
+use tether_policies::{Decision, Observation, PastTurn, Permitted};
 use tether_protocol::api::{ApiError, ChatTurn, RouteChoice};
 use tether_protocol::context::LinkState;
 use tether_protocol::limits::MAX_DEADLINE_MS;
@@ -141,10 +141,12 @@ fn features(
         pictures: pictures_may_travel(daemon, live),
     };
     let actions = permitted(&live.settings.space, &context.views, asked, means)?;
+    let space = &live.settings.space;
+    let past: Vec<PastTurn> = plan.dialogue.past.iter().map(|turn| past_turn(turn, space)).collect();
     let known = Known {
-        space: &live.settings.space,
+        space,
         context,
-        past: &plan.dialogue.past,
+        past: &past,
         task: plan.task.as_ref().map(|task| task.name.clone()),
         text: plan.dialogue.newest_text(),
         prompt_tokens: plan.prompt_tokens,

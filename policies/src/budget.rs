@@ -12,11 +12,13 @@
 pub mod account;
 pub mod accounts;
 pub mod amount;
+pub mod offer;
 pub mod pacing;
 pub mod window;
 
 pub use account::{Account, Budget, BudgetName, Spending, UnknownBudget};
 pub use accounts::{Accounts, Charge, Refused, Reservation, Settled, Why};
-pub use amount::{Amounts, Counts, Resource, counts};
+pub use amount::{Amounts, Counts, Resource, cost, counts};
+pub use offer::{Most, Offer};
 pub use pacing::{Price, Prices};
 pub use window::{Clock, Window};

@@ -13,6 +13,7 @@ pub mod rule;
 pub mod text;
 pub mod tmo;
 pub mod trace;
+pub mod upload;
 pub mod wire;
 
 pub use decision::{Candidate, Decision, NoAction, Permitted, Policy, Refusal};

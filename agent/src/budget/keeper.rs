@@ -14,8 +14,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tether_policies::budget::{
-    Account, Accounts, Amounts, Budget, BudgetName, Clock, Counts, Prices, Refused, Reservation, Resource, Settled,
-    Spending,
+    Account, Accounts, Amounts, Budget, BudgetName, Clock, Counts, Most, Offer, Refused, Reservation, Settled, Spending,
 };
 use tether_protocol::Route;
 use tether_protocol::api::{BudgetList, BudgetStatus};
@@ -25,21 +24,6 @@ use tokio::sync::{Notify, watch};
 /// most that much of a budget.
 const LEASE_SHARE: u64 = 64;
 const LEASE_TURNS: u64 = 4;
-
-/// What a turn may choose from.
-#[derive(Debug, Clone, Default)]
-pub struct Offer {
-    /// For each action that was asked about: why it does not fit, if it does not.
-    pub refused: Vec<Option<Refused>>,
-    /// Likewise for the pace; only of actions that fit.
-    pub ahead: Vec<Option<Refused>>,
-    pub prices: Prices,
-    /// Left of each budget, by name, in the resource's unit.
-    pub remaining: BTreeMap<String, f64>,
-    /// The least that is left of each resource, in counts; `None`: no budget.
-    pub left: Counts,
-    pub now_ms: i64,
-}
 
 #[derive(Debug, thiserror::Error)]
 pub enum SetError {
@@ -177,21 +161,10 @@ impl Keeper {
         work(&self.lock().0.accounts)
     }
 
-    /// Which of these actions fit, and the prices.
-    pub fn offer(&self, amounts: &[Option<Amounts>], battery_percent: Option<f64>) -> Offer {
+    /// Which of these actions fit, by the most that each may cost, and the prices.
+    pub fn offer(&self, most: &[Most], battery_percent: Option<f64>) -> Offer {
         let (state, now_ms) = self.lock();
-        let accounts = &state.accounts;
-        let refused = |amounts: &Option<Amounts>| accounts.fits(amounts.as_ref()?, battery_percent).err();
-        let pacing = state.settings.pacing;
-        let ahead = |amounts: &Option<Amounts>| accounts.on_pace(now_ms, amounts.as_ref().filter(|_| pacing)?).err();
-        Offer {
-            refused: amounts.iter().map(refused).collect(),
-            ahead: amounts.iter().map(ahead).collect(),
-            prices: if pacing { accounts.prices(now_ms) } else { Prices::default() },
-            remaining: remaining(accounts),
-            left: Resource::ALL.map(|resource| accounts.left(resource)),
-            now_ms,
-        }
+        state.accounts.offer(now_ms, most, battery_percent, state.settings.pacing)
     }
 
     /// # Errors
@@ -249,7 +222,7 @@ impl Keeper {
     }
 
     pub fn remaining(&self) -> BTreeMap<String, f64> {
-        remaining(&self.lock().0.accounts)
+        self.lock().0.accounts.remaining()
     }
 
     /// Sets a cap while running, or goes back to the settings'.
@@ -446,14 +419,6 @@ impl State {
         let ahead: BTreeMap<_, _> = self.accounts.accounts().iter().map(lease).collect();
         (extend && !ahead.is_empty()).then_some(Leased { ahead, unwritten, held })
     }
-}
-
-fn remaining(accounts: &Accounts) -> BTreeMap<String, f64> {
-    let left = |account: &Account| {
-        let name = account.budget.name;
-        (name.to_string(), name.resource.value(account.left()))
-    };
-    accounts.accounts().iter().map(left).collect()
 }
 
 /// The settings' budgets, with the caps that were set while running.

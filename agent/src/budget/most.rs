@@ -2,7 +2,7 @@
 
 use crate::config::BudgetSettings;
 use tether_policies::Candidate;
-use tether_policies::budget::{Accounts, Amounts, Resource};
+use tether_policies::budget::{Accounts, Amounts, Most, Resource};
 use tether_protocol::Route;
 use tether_protocol::context::Load;
 
@@ -60,13 +60,7 @@ pub fn most_downlink(uplink_bytes: u64, max_tokens: u32) -> u64 {
 ///
 /// # Errors
 /// A resource that has a budget and of which the most cannot be told.
-pub fn most(
-    asked: &Asked<'_>,
-    accounts: &Accounts,
-    candidate: &Candidate,
-    images: u64,
-    sensor_bytes: u64,
-) -> Result<Amounts, Resource> {
+pub fn most(asked: &Asked<'_>, accounts: &Accounts, candidate: &Candidate, images: u64, sensor_bytes: u64) -> Most {
     let mut amounts = Amounts::ZERO;
     let counts: [Option<u64>; 4] = match candidate.action.route() {
         Route::Local => [Some(0), local_energy(asked), Some(0), Some(0)],

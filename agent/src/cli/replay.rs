@@ -7,7 +7,7 @@ use crate::replay::page::{self, cells, lines};
 use crate::replay::{Contender, Flown, Mission, Outcome, Robot, fly};
 use crate::store::{Limits, Store, StoreError};
 use anyhow::{Context, bail};
-use clap::Args;
+use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use std::convert::Infallible;
@@ -40,6 +40,16 @@ const MAX_BATTERY_WH: f64 = 1e6;
 const MAX_SEEDS: u64 = 10_000;
 /// Turns of a ledger written in one transaction.
 const BATCH: usize = 1_000;
+
+/// How large pictures travel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Pictures {
+    /// As in the daemon: as large as the link and the bytes that are left allow
+    Sized,
+    /// Always in the configured form
+    Fixed,
+}
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
@@ -85,6 +95,9 @@ pub(crate) struct ReplayArgs {
     /// Uplink as a share of the downlink, for traces whose uplink is only acknowledgements
     #[arg(long, default_value_t = DEFAULT_UPLINK_SHARE, value_name = "SHARE")]
     uplink_share: f64,
+    /// How large pictures travel
+    #[arg(long, value_enum, default_value_t = Pictures::Sized, value_name = "HOW")]
+    pictures: Pictures,
     /// Write the turns into a new database of the ledger's form; for one trace, policy and seed
     #[arg(long, value_name = "FILE")]
     ledger: Option<PathBuf>,
@@ -103,6 +116,7 @@ struct Report<'a> {
     turns_per_hour: f64,
     rated_share: f64,
     budgets: &'a [String],
+    pictures: Pictures,
     /// Of the downlink, in the traces named in `uplink_is_a_share`.
     uplink_share: f64,
     uplink_is_a_share: &'a [String],
@@ -142,6 +156,10 @@ pub(crate) fn run(args: &ReplayArgs, global: &Global) -> anyhow::Result<ExitCode
             shared.push(name.clone());
         }
         let mission = Mission::new(robot, trace, data.clone(), budgets.clone(), args.hours, args.turns_per_hour);
+        let mission = match args.pictures {
+            Pictures::Sized => mission,
+            Pictures::Fixed => mission.map(Mission::with_fixed_pictures),
+        };
         let mut mission = mission.map_err(usage)?;
         mission.rated_share = args.rated;
         for seed in args.seed..args.seed.saturating_add(args.seeds) {
@@ -169,6 +187,7 @@ pub(crate) fn run(args: &ReplayArgs, global: &Global) -> anyhow::Result<ExitCode
             turns_per_hour: args.turns_per_hour,
             rated_share: args.rated,
             budgets: &args.budget,
+            pictures: args.pictures,
             uplink_share: args.uplink_share,
             uplink_is_a_share: &shared,
             outcomes: &outcomes,

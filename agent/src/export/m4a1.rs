@@ -52,14 +52,15 @@ impl M4a1 {
             self.skipped.other_views += 1;
             return;
         }
-        let sent = record.views.iter().filter_map(|view| views.iter().position(|known| known == view));
-        let sent: Vec<usize> = sent.collect();
+        // What an attempt at the cloud sent before the device answered told the answer nothing.
+        let seen = record.views.iter().filter(|_| record.route == Route::Cloud);
+        let seen: Vec<usize> = seen.filter_map(|view| views.iter().position(|known| known == view)).collect();
         let (question, answer) = text.unwrap_or_default();
         let row = json!({
             "question": question,
             "task_cat": record.task.as_deref().unwrap_or("Unknown"),
             "action": i32::from(record.route == Route::Cloud),
-            "image_index": if sent.is_empty() { Value::Null } else { json!(sent) },
+            "image_index": if seen.is_empty() { Value::Null } else { json!(seen) },
             "answer": answer,
             "score": rating * BEST_SCORE,
             "interaction_time": record.timings.total_ms.map(|ms| ms / 1e3),

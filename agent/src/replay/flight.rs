@@ -3,38 +3,43 @@
 use super::arrivals::{Arrival, arrivals};
 use super::contender::Contender;
 use super::mission::{Mission, satisfaction};
-use super::record::{Chosen, record};
+use super::record::{answered, begin};
 use super::tally::{Outcome, Tally, Worth};
-use super::truth::{Done, PATIENCE_S, Truth, UNKNOWN_RTT_MS};
+use super::truth::{Done, Truth};
+use crate::budget::{Asked, Priced, uplink_within};
+use crate::features::{Known, candidates, observe, past_turn};
+use crate::image_codec::EncodeOptions;
+use crate::pace::{Answered, Counted, Pace};
+use crate::permit::{self, Means, permitted};
 use crate::store::{Settling, ratings};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use tether_policies::budget::{Accounts, Amounts, Charge, Prices, Reservation, Resource, counts};
+use std::time::{Duration, Instant};
+use tether_policies::budget::{Accounts, Amounts, Charge, Reservation, Resource, cost, counts};
 use tether_policies::link::{LinkEstimator, Sample};
 use tether_policies::ratings::Ratings;
-use tether_policies::tmo::honest::hardware::{ANSWER_TOKENS, BYTES_PER_TOKEN, PROMPT_TOKENS};
-use tether_policies::tmo::honest::link::{Costs, IMAGE_BYTES, Link as HonestLink};
+use tether_policies::tmo::data::Turn;
+use tether_policies::tmo::honest::hardware::{ANSWER_TOKENS, PROMPT_TOKENS};
+use tether_policies::tmo::honest::link::IMAGE_BYTES;
 use tether_policies::tmo::honest::moment::refused;
 use tether_policies::tmo::paper::Weights;
-use tether_policies::{Candidate, Observation, PastTurn, Permitted};
+use tether_policies::upload::{Sizes, predicted};
+use tether_policies::{Candidate, Decision, Observation, PastTurn, Permitted};
+use tether_protocol::api::RouteChoice;
 use tether_protocol::context::{Battery, Link, LinkState, Load, ViewContext};
-use tether_protocol::{Action, Context, Cost, Reading, Route, TurnRecord};
+use tether_protocol::record::{SentPicture, Upload, Usage};
+use tether_protocol::{Action, Context, Cost, Reading, Route, TurnRecord, ViewSet};
 
 /// Virtual time begins at a midnight (2026-01-01, UTC), so that windows of hours and days begin with the mission.
 pub const EPOCH_MS: i64 = 1_767_225_600_000;
-/// Taken for the uplink until a transfer has told: a slow LTE.
-const UNKNOWN_BITS_PER_S: f64 = 2e6;
-/// Below this a link is as good as down; nothing is divided by it.
-const LEAST_MBPS: f64 = 0.01;
 /// A link that is down is tried again after so long.
 const RETRY_S: f64 = 10.0;
-/// Held back over the prediction, as in the daemon (`budget/most.rs`).
-const HEADROOM: f64 = 1.15;
 /// Pictures differ: their bytes lie so far around the prediction, evenly.
 const BYTES_SPREAD: f64 = 0.1;
-const DOWNLINK_BYTES: u64 = (ANSWER_TOKENS * BYTES_PER_TOKEN) as u64;
+/// Everything may be chosen from.
+const ANY: permit::Asked<'static> = permit::Asked { route: RouteChoice::Auto, views: None, local_only: None };
 
 /// A turn for a ledger: its record, and what it cost the budgets.
 pub type Flown = (TurnRecord, Settling);
@@ -55,10 +60,10 @@ pub fn fly<E>(
     let arrivals = arrivals(&lengths, mission.end_s(), mission.turns_per_hour, seed);
     let offset_s = ChaCha8Rng::seed_from_u64(seed ^ 0x7ace).random_range(0.0..mission.trace.duration_s());
     let mut flight = Flight::new(mission, contender, offset_s);
-    let mut tally = Tally::new(EPOCH_MS, mission.length_ms(), &mission.budgets);
+    let mut tally = Tally::new(EPOCH_MS, mission.length_ms(), &mission.settings.budgets);
     for arrival in &arrivals {
         let Some((record, charges, worth)) = flight.turn(arrival) else {
-            tally.unserved(EPOCH_MS + (arrival.at_s * 1e3) as i64, unanswered());
+            tally.unserved(at_ms(arrival.at_s), unanswered());
             continue;
         };
         let at_s = arrival.at_s + offset_s;
@@ -78,9 +83,10 @@ struct Flight<'a> {
     mission: &'a Mission,
     contender: &'a Contender,
     accounts: Accounts,
-    names: Vec<String>,
     link: LinkEstimator,
     failed_s: f64,
+    pace: Pace,
+    sizes: Sizes,
     offset_s: f64,
     battery_j: f64,
     /// The battery is drawn up to here.
@@ -88,14 +94,25 @@ struct Flight<'a> {
     history: Vec<PastTurn>,
     ratings: Arc<Ratings>,
     caps_exceeded: u64,
+    /// Virtual time counts from here where instants are compared.
+    begun: Instant,
+}
+
+/// What was known and what was left, and the decision.
+struct Decided {
+    observation: Observation,
+    remaining: BTreeMap<String, f64>,
+    /// `None`: nothing fits the budgets.
+    held: Option<Held>,
 }
 
 /// A decision with what holds its cost.
 struct Held {
-    chosen: Chosen,
+    decision: Decision,
+    permitted: Permitted,
     reservation: Reservation,
-    /// Whether the device may answer if the cloud is not reached.
-    may_fall_back: bool,
+    /// What the device's own answer would reserve, where it may answer.
+    local: Option<Amounts>,
 }
 
 impl<'a> Flight<'a> {
@@ -103,23 +120,24 @@ impl<'a> Flight<'a> {
         Self {
             mission,
             contender,
-            accounts: Accounts::new(&mission.budgets, &BTreeMap::new(), EPOCH_MS),
-            names: mission.budgets.iter().map(|budget| budget.name.to_string()).collect(),
+            accounts: Accounts::new(&mission.settings.budgets, &BTreeMap::new(), EPOCH_MS),
             link: LinkEstimator::default(),
             failed_s: f64::NEG_INFINITY,
+            pace: Pace::default(),
+            sizes: mission.sizes.clone(),
             offset_s,
             battery_j: mission.robot.battery_j,
             drawn_s: 0.0,
             history: Vec::new(),
             ratings: Arc::default(),
             caps_exceeded: 0,
+            begun: Instant::now(),
         }
     }
 
     /// The turn's record, what it cost the budgets, and what it earned; `None`: the battery is empty.
     fn turn(&mut self, arrival: &Arrival) -> Option<(TurnRecord, Vec<Charge>, Worth)> {
-        let now_s = arrival.at_s;
-        let now_ms = EPOCH_MS + (now_s * 1e3) as i64;
+        let (now_s, now_ms) = (arrival.at_s, at_ms(arrival.at_s));
         let turn = &self.mission.data.dialogues[arrival.dialogue].turns[arrival.turn];
         if arrival.turn == 0 {
             self.history.clear();
@@ -128,44 +146,24 @@ impl<'a> Flight<'a> {
         if self.battery_j <= 0.0 {
             return None;
         }
-        self.accounts.roll(now_ms);
-        let left = self.accounts.accounts().iter().map(|account| account.budget.name.resource.value(account.left()));
-        let remaining = self.names.iter().cloned().zip(left).collect();
-        let mut observation = self.observe(now_s, turn.task, &turn.association);
-        let held = self.decide(now_s, now_ms, &mut observation, arrival.seed);
-        let Some(Held { chosen, reservation, may_fall_back }) = held else {
-            let record = record(arrival, now_ms, self.policy(), observation, remaining, None, None);
-            self.remember(&record);
-            return Some((record, Vec::new(), unanswered()));
+        let Decided { observation, remaining, held } = self.decide(now_s, turn, arrival.seed);
+        let policy = self.contender.policy.name();
+        let begin = |decision: &Decision, candidates: &[Candidate]| {
+            begin(arrival, now_ms, policy, &observation, remaining, decision, candidates)
         };
-        let mut chance = ChaCha8Rng::seed_from_u64(arrival.seed);
-        let spread = chance.random_range(-BYTES_SPREAD..BYTES_SPREAD);
-        let is_rated = chance.random_bool(self.mission.rated_share);
-        let judge = self.mission.judge(arrival.dialogue);
-        let truth = Truth::new(self.mission, &judge.model, turn, DOWNLINK_BYTES, now_s + self.offset_s, spread);
-        let action = chosen.decision.action;
-        let place = usize::from(action.0);
-        let done = truth.done(place, DOWNLINK_BYTES);
-        self.learn(now_s, action, &truth);
-        let is_answered = may_fall_back || done.route == action.route();
-        let cost = if is_answered { done.cost } else { truth.wasted(place) };
-        let charges = self.settle(now_s, reservation, &cost);
-        let answer = is_answered.then_some(&done);
-        let mut record = record(arrival, now_ms, self.policy(), observation, remaining, Some(&chosen), answer);
-        record.measured = cost;
-        record.rating = answer.filter(|_| is_rated).map(|done| judge.rating(done.response, &mut chance));
-        self.remember(&record);
-        Some((record, charges, answer.map_or_else(unanswered, Worth::from)))
-    }
-
-    fn policy(&self) -> &str {
-        self.contender.policy.name()
-    }
-
-    fn remember(&mut self, record: &TurnRecord) {
-        let views = record.view_set(&self.mission.space);
-        self.history.push(PastTurn { route: record.route, views, task: record.task.clone() });
-        ratings::add(Arc::make_mut(&mut self.ratings), record);
+        let (record, charges, worth) = match held {
+            None => {
+                let none = Decision::certain(Action::LOCAL, "budget_exhausted", "no action fits the budgets");
+                (begin(&none, &[]), Vec::new(), unanswered())
+            }
+            Some(held) => {
+                let record = begin(&held.decision, held.permitted.candidates());
+                self.execute(arrival, turn, &observation, held, record)
+            }
+        };
+        self.history.push(past_turn(&record, &self.mission.space));
+        ratings::add(Arc::make_mut(&mut self.ratings), &record);
+        Some((record, charges, worth))
     }
 
     fn idle_until(&mut self, now_s: f64) {
@@ -178,7 +176,7 @@ impl<'a> Flight<'a> {
         100.0 * self.battery_j / self.mission.robot.battery_j
     }
 
-    fn observe(&self, now_s: f64, task: usize, association: &[f64]) -> Observation {
+    fn context(&self, now_s: f64, association: &[f64]) -> Context {
         let robot = &self.mission.robot;
         let battery = Battery {
             percent: self.battery_percent(),
@@ -205,122 +203,184 @@ impl<'a> Flight<'a> {
             association: Some(association),
         });
         let age_ms = self.link.age_s(now_s).map(|age_s| (age_s * 1e3) as u64);
-        Observation {
-            space: self.mission.space.clone(),
-            history: self.history.clone(),
-            task: Some(self.mission.data.tasks[task].clone()),
-            text: String::new(),
-            prompt_tokens: PROMPT_TOKENS as u32,
+        Context {
+            battery: Reading::known(battery, 0, "replay"),
+            link: age_ms.map_or_else(
+                || Reading::unknown("nothing was sent yet"),
+                |age_ms| Reading::known(link, age_ms, "replay"),
+            ),
+            load: Reading::known(load, 0, "replay"),
+            views: views.collect(),
+            ..Context::default()
+        }
+    }
+
+    /// The daemon's stages (`turn.rs`, `turn/afford.rs`) one after another: permit, predict, see what the budgets allow,
+    /// let the policy choose, and reserve.
+    fn decide(&mut self, now_s: f64, turn: &Turn, seed: u64) -> Decided {
+        let (Mission { space, settings, .. }, now_ms) = (self.mission, at_ms(now_s));
+        let context = self.context(now_s, &turn.association);
+        let means = Means {
+            local: Ok(()),
+            cloud: Ok(()),
+            link_down: self.link.state() == LinkState::Down && now_s - self.failed_s < RETRY_S,
+            pictures: Ok(()),
+        };
+        let actions = permitted(space, &context.views, ANY, means).unwrap_or_default();
+        self.accounts.roll(now_ms);
+        self.sizes.bounds.uplink_bytes = self.accounts.left(Resource::UplinkBytes).map(uplink_within);
+        let known = Known {
+            space,
+            context,
+            past: &self.history,
+            task: Some(self.mission.data.tasks[turn.task].clone()),
+            text: "",
+            prompt_tokens: Some(PROMPT_TOKENS as u32),
+            travelling_text_bytes: self.sizes.text_bytes,
             local_context_tokens: None,
             max_tokens: ANSWER_TOKENS as u32,
-            context: Context {
-                battery: Reading::known(battery, 0, "replay"),
-                link: age_ms.map_or_else(
-                    || Reading::unknown("nothing was sent yet"),
-                    |age_ms| Reading::known(link, age_ms, "replay"),
-                ),
-                load: Reading::known(load, 0, "replay"),
-                views: views.collect(),
-                ..Context::default()
-            },
-            remaining: Cost::default(),
-            prices: Prices::default(),
-            ratings: self.ratings.clone(),
-            considered: Vec::new(),
-            turns_left: None,
             deadline_ms: None,
-        }
-    }
-
-    /// As `turn/afford.rs` does: the actions within the budgets and the pace, the policy among them, and what is held back.
-    fn decide(&mut self, now_s: f64, now_ms: i64, observation: &mut Observation, seed: u64) -> Option<Held> {
+            prices: settings.prices,
+            image_tokens: settings.image_tokens,
+            pace: self.pace,
+            ratings: self.ratings.clone(),
+            sizes: Some(&self.sizes),
+            power_w: (settings.energy.local_power_w, settings.energy.cloud_power_w),
+        };
+        let mut observation = observe(&known);
+        let Ok(permitted) = Permitted::new(candidates(&known, &observation, &actions)) else {
+            return Decided { observation, remaining: self.accounts.remaining(), held: None };
+        };
+        observation.considered = permitted.candidates().to_vec();
+        let asked = Asked {
+            settings,
+            load: observation.context.load.value(),
+            prompt_tokens: observation.prompt_tokens,
+            max_tokens: observation.max_tokens,
+            text_bytes: self.sizes.text_bytes,
+            messages: self.history.len() as u64,
+        };
+        let priced = Priced::new(&asked, &self.accounts, &observation, permitted);
         let battery_percent = Some(self.battery_percent());
-        let is_down = self.link.state() == LinkState::Down && now_s - self.failed_s < RETRY_S;
-        let bits_per_s = self.link.bits_per_s().unwrap_or(UNKNOWN_BITS_PER_S);
-        let predicted = self.costs(bits_per_s, self.link.rtt_ms().unwrap_or(UNKNOWN_RTT_MS));
-        let candidates: Vec<Candidate> = self
-            .mission
-            .space
-            .actions()
-            .filter(|action| !(is_down && action.route() == Route::Cloud))
-            .map(|action| Candidate { action, predicted: self.predicted(&predicted, action) })
-            .collect();
-        observation.considered.clone_from(&candidates);
-        let candidates: Vec<Candidate> = candidates
-            .into_iter()
-            .filter(|candidate| self.accounts.fits(&most(&candidate.predicted), battery_percent).is_ok())
-            .collect();
-        let on_pace = |candidate: &&Candidate| self.accounts.on_pace(now_ms, &most(&candidate.predicted)).is_ok();
-        let paced: Vec<Candidate> = match self.contender.paced {
-            true => candidates.iter().filter(on_pace).copied().collect(),
-            false => Vec::new(),
+        let offer = self.accounts.offer(now_ms, priced.most(), battery_percent, self.contender.paced);
+        observation.prices = offer.prices.clone();
+        observation.remaining = cost(&offer.left);
+        let held = priced.choice(&offer, true).and_then(|permitted| {
+            let mut decision = self.contender.policy.decide(&observation, &permitted, seed);
+            let amounts = priced.most_of(decision.action);
+            let reservation = self.accounts.reserve(now_ms, amounts, battery_percent).ok()?;
+            priced.explain(&offer, &permitted, false, &mut decision);
+            let local = permitted.contains(Action::LOCAL).then(|| priced.most_of(Action::LOCAL));
+            Some(Held { decision, permitted, reservation, local })
+        });
+        Decided { observation, remaining: offer.remaining, held }
+    }
+
+    /// What comes of the decision: the record's end, what it cost the budgets, and what it earned.
+    fn execute(
+        &mut self,
+        arrival: &Arrival,
+        turn: &Turn,
+        observation: &Observation,
+        mut held: Held,
+        mut record: TurnRecord,
+    ) -> (TurnRecord, Vec<Charge>, Worth) {
+        let mission = self.mission;
+        let (action, link) = (record.action, observation.context.link.value());
+        let sent = mission.space.sent(action);
+        let mut chance = ChaCha8Rng::seed_from_u64(arrival.seed);
+        let spread = 1.0 + chance.random_range(-BYTES_SPREAD..BYTES_SPREAD);
+        let is_rated = chance.random_bool(mission.rated_share);
+        let uplink_bytes = |views: usize| {
+            let some = (0..views).fold(ViewSet::EMPTY, ViewSet::with);
+            (self.sizes.form(some, link).uplink_bytes as f64 * spread) as u64
         };
-        let permitted = Permitted::new(paced).or_else(|_| Permitted::new(candidates)).ok()?;
-        if self.contender.paced {
-            observation.prices = self.accounts.prices(now_ms);
+        let judge = mission.judge(arrival.dialogue);
+        let truth = Truth::new(mission, &judge.model, turn, arrival.at_s + self.offset_s, uplink_bytes);
+        let done = truth.done(usize::from(action.0));
+        if action.route() == Route::Cloud {
+            record.views = mission.space.names(sent);
+            let measured_ms = truth.upload_s(sent.len()).map(|upload_s| upload_s * 1e3 + truth.rtt_ms);
+            record.upload = Some(Upload { measured_ms, ..self.upload(sent, link, spread) });
         }
-        observation.remaining = self.remaining();
-        let decision = self.contender.policy.try_decide(observation, &permitted, seed).ok()?;
-        let reserved = most(&permitted.get(decision.action)?.predicted);
-        let mut reservation = self.accounts.reserve(now_ms, reserved, battery_percent).ok()?;
-        // The device's side of a fallback is held back as well, before anything is tried.
-        let local = most(&self.predicted(&predicted, Action::LOCAL));
-        let fallback = match decision.action.route() {
-            Route::Local => None,
-            Route::Cloud => self.accounts.reserve(now_ms, local, battery_percent).ok(),
-        };
-        let may_fall_back = fallback.is_some();
-        if let Some(fallback) = fallback {
-            reservation.join(fallback);
+        let mut is_answered = true;
+        if done.route != action.route() {
+            is_answered = self.fall_back(arrival.at_s + truth.patience_s, &mut held);
+            if is_answered {
+                record.route = Route::Local;
+                record.fallback = Some("the cloud was not reached in time".to_owned());
+            }
         }
-        let reserved = *reservation.amounts();
-        Some(Held { chosen: Chosen { permitted, decision, reserved }, reservation, may_fall_back })
+        record.measured = if is_answered { done.cost } else { truth.wasted(&done) };
+        record.reserved = Some(held.reservation.amounts().cost());
+        let charges = self.settle(arrival.at_s, held.reservation, &record.measured);
+        if is_answered {
+            answered(&mut record, &done);
+            record.rating = is_rated.then(|| judge.rating(done.response, &mut chance));
+        }
+        self.learn(arrival.at_s, &truth, &record);
+        (record, charges, if is_answered { Worth::from(&done) } else { unanswered() })
     }
 
-    /// Of every action, over an uplink of this rate.
-    fn costs(&self, up_bits_per_s: f64, rtt_ms: f64) -> Costs {
-        let up_mbps = (up_bits_per_s / 1e6).max(LEAST_MBPS);
-        Costs::new(&self.mission.robot.hardware, &HonestLink::Measured { up_mbps, rtt_ms })
+    /// The pictures as they travel.
+    fn upload(&self, sent: ViewSet, link: Option<&Link>, spread: f64) -> Upload {
+        let form = self.sizes.form(sent, link);
+        let EncodeOptions { max_side_px, jpeg_quality } = self.mission.ladder[form.rung];
+        let pictures = sent.iter().map(|view| {
+            let estimated_bytes = self.sizes.picture_bytes(view, form.rung);
+            let bytes = (estimated_bytes as f64 * spread) as u64;
+            let view = self.mission.space.views()[view].clone();
+            SentPicture { view, max_side_px, jpeg_quality, estimated_bytes, bytes }
+        });
+        Upload { pictures: pictures.collect(), ..predicted(link, form.uplink_bytes) }
     }
 
-    fn predicted(&self, costs: &Costs, action: Action) -> Cost {
-        let cloud = action.route() == Route::Cloud;
-        let [latency_s, cost_usd, energy_j, uplink_bytes] = costs.of(cloud, self.mission.space.sent(action).len());
-        Cost {
-            latency_ms: Some(latency_s * 1e3),
-            cost_usd: Some(if cloud { cost_usd } else { 0.0 }),
-            energy_j: Some(energy_j),
-            uplink_bytes: Some(uplink_bytes as u64),
-            downlink_bytes: Some(if cloud { DOWNLINK_BYTES } else { 0 }),
+    /// As in the daemon, the device's side is reserved when the cloud was not reached, because what was sent may be due all
+    /// the same. Says whether the device may answer.
+    fn fall_back(&mut self, now_s: f64, held: &mut Held) -> bool {
+        let battery_percent = Some(self.battery_percent());
+        let reserve = |local| self.accounts.reserve(at_ms(now_s), local, battery_percent).ok();
+        let reservation = held.local.and_then(reserve);
+        let is_held = reservation.is_some();
+        reservation.into_iter().for_each(|reservation| held.reservation.join(reservation));
+        is_held
+    }
+
+    /// What the turn told about the link and about how both sides answer.
+    fn learn(&mut self, now_s: f64, truth: &Truth<'_>, record: &TurnRecord) {
+        let now = self.begun + Duration::from_secs_f64(now_s);
+        let Usage { prompt_tokens, completion_tokens: answer_tokens } = record.usage;
+        if record.route == Route::Local && answer_tokens > 0 {
+            self.pace.local_answered(answer_tokens);
         }
-    }
-
-    fn remaining(&self) -> Cost {
-        let left = |resource: Resource| self.accounts.left(resource);
-        Cost {
-            latency_ms: None,
-            cost_usd: left(Resource::Usd).map(|count| Resource::Usd.value(count)),
-            energy_j: left(Resource::EnergyJ).map(|count| Resource::EnergyJ.value(count)),
-            uplink_bytes: left(Resource::UplinkBytes),
-            downlink_bytes: left(Resource::DownlinkBytes),
-        }
-    }
-
-    /// What the transfer told about the link.
-    fn learn(&mut self, now_s: f64, action: Action, truth: &Truth<'_>) {
-        if action.route() == Route::Local {
+        let (Some(upload), is_reached) = (&record.upload, record.route == Route::Cloud && answer_tokens > 0) else {
             return;
-        }
-        match truth.upload(self.mission.space.sent(action).len()) {
-            (bytes, Some(seconds)) => {
+        };
+        let views = record.views.len();
+        match truth.upload_s(views).filter(|_| is_reached) {
+            Some(seconds) => {
+                let bytes = record.measured.uplink_bytes.unwrap_or(0);
                 self.link.sent(Sample { at_s: now_s, bytes, seconds: seconds.max(1e-6), app_limited: false });
                 self.link.round_trip(truth.rtt_ms);
+                // The published times are those of whole answers.
+                let total_ms = record.measured.latency_ms.unwrap_or(0.0);
+                let answered = Answered {
+                    upload_ms: upload.measured_ms.unwrap_or(0.0),
+                    first_token_ms: total_ms,
+                    total_ms,
+                    estimated_tokens: prompt_tokens,
+                    images: views as u32,
+                    counted: Some(Counted { prompt_tokens, answer_tokens, cost_usd: record.measured.cost_usd }),
+                };
+                self.pace.cloud_answered(&answered, now);
             }
-            (_, None) => {
+            None => {
                 self.link.failed();
                 // A connection that is lost needs no second failure to count as down.
                 if truth.path_died() {
                     self.link.failed();
+                } else {
+                    self.pace.cloud_kept_waiting(truth.patience_s * 1e3, views as u32, now);
                 }
                 self.failed_s = now_s;
             }
@@ -329,8 +389,7 @@ impl<'a> Flight<'a> {
 
     fn settle(&mut self, now_s: f64, reservation: Reservation, cost: &Cost) -> Vec<Charge> {
         let latency_s = cost.latency_ms.unwrap_or(0.0) / 1e3;
-        let now_ms = EPOCH_MS + ((now_s + latency_s) * 1e3) as i64;
-        let settled = self.accounts.settle(now_ms, reservation, counts(cost));
+        let settled = self.accounts.settle(at_ms(now_s + latency_s), reservation, counts(cost));
         let is_over = settled.over != Amounts::ZERO
             || self.accounts.accounts().iter().any(|account| account.held() > account.budget.cap);
         self.caps_exceeded += u64::from(is_over);
@@ -341,22 +400,8 @@ impl<'a> Flight<'a> {
     }
 }
 
-/// The most that is held back for a prediction: with headroom, and in the cloud with the time that it may take to find
-/// nobody there.
-fn most(predicted: &Cost) -> Amounts {
-    let bytes = |bytes: Option<u64>| bytes.map(|bytes| (bytes as f64 * HEADROOM).ceil() as u64);
-    let seconds = predicted.latency_ms.unwrap_or(0.0) / 1e3;
-    let energy_j = predicted.energy_j.unwrap_or(0.0);
-    let waiting_w = if seconds > 0.0 { energy_j / seconds } else { 0.0 };
-    let wait_j = if predicted.uplink_bytes == Some(0) { 0.0 } else { waiting_w * PATIENCE_S };
-    let cost = Cost {
-        latency_ms: None,
-        cost_usd: predicted.cost_usd,
-        energy_j: Some(energy_j * HEADROOM + wait_j),
-        uplink_bytes: bytes(predicted.uplink_bytes),
-        downlink_bytes: bytes(predicted.downlink_bytes),
-    };
-    Amounts(counts(&cost).map(|count| count.unwrap_or(0)))
+fn at_ms(virtual_s: f64) -> i64 {
+    EPOCH_MS + (virtual_s * 1e3) as i64
 }
 
 impl From<&Done> for Worth {

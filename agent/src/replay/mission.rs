@@ -1,12 +1,19 @@
 //! What is flown, whichever policy flies it.
 
+use crate::config::{BudgetSettings, EnergyFile, LinkFile, OnExhausted, TokenPrices};
+use crate::image_codec::{EncodeOptions, predict_bytes};
 use rand::Rng;
 use tether_policies::budget::Budget;
+use tether_policies::encoding::Bounds;
 use tether_policies::tmo::data::{BEST_SCORE, Dataset, Turn};
 use tether_policies::tmo::honest::hardware::{HARDWARE, Hardware};
+use tether_policies::tmo::honest::link::{IDLE_SHARE, IMAGE_BYTES, Link, TEXT_BYTES};
 use tether_policies::tmo::honest::moment;
 use tether_policies::tmo::honest::response::ResponseModel;
+use tether_policies::tmo::paper::Profile;
 use tether_policies::trace::Trace;
+use tether_policies::upload::Sizes;
+use tether_policies::wire::{LEAST_MTU, QuicModel, Wire};
 use tether_protocol::limits::MAX_VIEWS;
 use tether_protocol::{ActionSpace, Route, ViewName, ViewSet};
 
@@ -14,9 +21,11 @@ use tether_protocol::{ActionSpace, Route, ViewName, ViewSet};
 pub const MAX_TURNS: f64 = 604_800.0;
 /// A field test rates every answer, as M4A1's did, unless it is said otherwise.
 pub const RATED_SHARE: f64 = 1.0;
-/// Drawn all the time, as a share of the device's full power (idle figures of the Jetson data sheets: a quarter to a
-/// half). The same share as the honest environment's.
-const IDLE_SHARE: f64 = 0.35;
+/// What the cameras see, before it is encoded ([`IMAGE_BYTES`]).
+const CAMERA_PX: (u32, u32) = (640, 480);
+
+/// A recorded link.
+const MEASURED: Link = Link::Measured { up_mbps: f64::INFINITY, rtt_ms: 0.0 };
 
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum MissionError {
@@ -54,6 +63,7 @@ impl Robot {
         Ok(Robot { hardware: *hardware, battery_j: battery_wh * 3_600.0 })
     }
 
+    /// Drawn all the time.
     pub fn idle_w(&self) -> f64 {
         self.hardware.device.power_w * IDLE_SHARE
     }
@@ -65,7 +75,12 @@ pub struct Mission {
     pub robot: Robot,
     pub trace: Trace,
     pub data: Dataset,
-    pub budgets: Vec<Budget>,
+    /// As a daemon's would be on this robot: the budgets, the published prices, the power of both sides.
+    pub settings: BudgetSettings,
+    /// The forms in which pictures may travel, the configured one first.
+    pub ladder: Vec<EncodeOptions>,
+    /// Of every turn; the bytes that are left come to it turn by turn.
+    pub sizes: Sizes,
     pub hours: f64,
     pub turns_per_hour: f64,
     /// Share of the answers that somebody rates.
@@ -110,8 +125,32 @@ impl Mission {
             return Err(MissionError::Views(views));
         };
         let judges = [judge(&data, 1), judge(&data, 0)];
+        let settings = settings(&robot, budgets, (hours * 3.6e6) as i64);
+        let ladder = EncodeOptions::default().ladder();
+        let sizes = sizes(&ladder, views);
         let rated_share = RATED_SHARE;
-        Ok(Mission { robot, trace, data, budgets, hours, turns_per_hour, rated_share, space, actions, judges })
+        Ok(Mission {
+            robot,
+            trace,
+            data,
+            settings,
+            ladder,
+            sizes,
+            hours,
+            turns_per_hour,
+            rated_share,
+            space,
+            actions,
+            judges,
+        })
+    }
+
+    /// Pictures travel in their configured form, whatever the link and the budgets.
+    #[must_use]
+    pub fn with_fixed_pictures(mut self) -> Mission {
+        self.ladder.truncate(1);
+        self.sizes.pictures.iter_mut().for_each(|sizes| sizes.truncate(1));
+        self
     }
 
     pub fn end_s(&self) -> f64 {
@@ -140,6 +179,42 @@ impl Judge {
 /// A response on the rating's scale.
 pub fn satisfaction(response: f64) -> f64 {
     (response / BEST_SCORE).clamp(0.0, 1.0)
+}
+
+fn settings(robot: &Robot, budgets: Vec<Budget>, mission_ms: i64) -> BudgetSettings {
+    // The published table: a request without views, and the dearest step to one more. Tokens are in both.
+    let usd = &Profile::default().usage_usd[1..];
+    let image = usd.windows(2).map(|pair| pair[1] - pair[0]).fold(0.0, f64::max);
+    BudgetSettings {
+        budgets,
+        mission_ms: Some(mission_ms),
+        battery_floor_percent: None,
+        floors_percent: Default::default(),
+        latency_ms: None,
+        on_exhausted: OnExhausted::Refuse,
+        pacing: true,
+        prices: Some(TokenPrices { prompt: 0.0, completion: 0.0, request: usd[0], image }),
+        image_tokens: 0,
+        energy: EnergyFile {
+            local_power_w: Some(robot.hardware.device.power_w),
+            cloud_power_w: Some(MEASURED.waiting_w(&robot.hardware)),
+        },
+    }
+}
+
+/// The form that is configured has [`IMAGE_BYTES`], the others as much less as the daemon expects of them; a new QUIC
+/// connection carries them.
+fn sizes(ladder: &[EncodeOptions], views: usize) -> Sizes {
+    let (width, height) = CAMERA_PX;
+    let predicted = |options: &EncodeOptions| predict_bytes(width, height, options) as f64;
+    let bytes = |options: &EncodeOptions| (IMAGE_BYTES * predicted(options) / predicted(&ladder[0])).round() as u64;
+    Sizes {
+        text_bytes: TEXT_BYTES as u64,
+        view_bytes: vec![0; views],
+        pictures: vec![ladder.iter().map(bytes).collect(); views],
+        wire: Wire::Quic { model: QuicModel::default(), mtu: LEAST_MTU },
+        bounds: Bounds { upload_ms: LinkFile::default().max_upload_ms as f64, uplink_bytes: None },
+    }
 }
 
 /// Fitted to the dialogues at even (0) or odd (1) places.

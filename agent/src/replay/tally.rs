@@ -231,11 +231,7 @@ impl Tally {
         while (self.outcome.points.len() as i64) < POINTS {
             self.point();
         }
-        let left = self.accounts.accounts().iter().map(|account| {
-            let name = account.budget.name;
-            (name.to_string(), name.resource.value(account.left()))
-        });
-        self.outcome.budget_left = left.collect();
+        self.outcome.budget_left = self.accounts.remaining();
         self.outcome.reward = self.all.reward.value();
         self.outcome.rating = self.all.rating.value();
         self.outcome.latency_s = self.all.latency_s.value();

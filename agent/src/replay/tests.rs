@@ -4,6 +4,7 @@ use crate::store::Store;
 use std::convert::Infallible;
 use tether_policies::budget::{Budget, BudgetName, Resource, Window};
 use tether_policies::tmo::data::Dataset;
+use tether_policies::tmo::paper::Profile;
 use tether_policies::tmo::synthetic;
 use tether_policies::trace::Trace;
 use tether_protocol::Route;
@@ -108,11 +109,72 @@ fn records_and_outcome_agree() {
     for record in &records {
         let fell_back = record.fallback.is_some();
         assert_eq!(fell_back, record.action.route() == Route::Cloud && record.route == Route::Local);
-        assert_eq!(record.views.is_empty(), record.route == Route::Local || record.action.0 == 1, "{record:?}");
+        // What was sent has left the device, whoever answered.
+        assert_eq!(record.views, mission.space.names(mission.space.sent(record.action)));
         assert!(record.permitted.contains(&record.action) && record.predicted_costs.len() == record.permitted.len());
         assert!(!fell_back || record.measured.latency_ms > Some(2_000.0));
     }
     assert!(records.is_sorted_by_key(|record| record.turn_id.as_str()));
+}
+
+#[test]
+fn pictures_travel_as_large_as_the_link_and_the_budget_allow() {
+    let slow = |up: &str| {
+        let trace = Trace::parse(&format!("t_s,down_mbps,up_mbps,rtt_ms\n0,,{up},40\n1,,{up},40\n"), 0.1).unwrap();
+        let robot = Robot::new("Jetson Orin NX", 40.0).unwrap();
+        Mission::new(robot, trace, data(), vec![budget(Resource::UplinkBytes, 10e6)], 1.0, 60.0).unwrap()
+    };
+    let sides = |mission: &Mission| -> Vec<u32> {
+        let (_, turns) = flown(mission, "cloud-then-local", 1);
+        let mut sides = Vec::new();
+        for (record, _) in &turns {
+            let Some(upload) = &record.upload else { continue };
+            let pictures = &upload.pictures;
+            assert_eq!(pictures.len(), record.views.len());
+            let predicted = record.predicted.uplink_bytes.unwrap();
+            let estimated: u64 = pictures.iter().map(|picture| picture.estimated_bytes).sum();
+            assert!((estimated..estimated + estimated / 20 + 4_000).contains(&predicted), "{record:?}");
+            let off = record.measured.uplink_bytes.unwrap() as f64 / predicted as f64 - 1.0;
+            assert!(off.abs() <= 0.1001, "{off}");
+            sides.extend(pictures.iter().map(|picture| picture.max_side_px));
+        }
+        sides
+    };
+    // At 8 Mbit/s 300 kB take 0.3 s; at 0.3 Mbit/s they would take 8, and 2 are allowed.
+    let (fast, small) = (sides(&slow("8")), sides(&slow("0.3")));
+    assert_eq!(fast[..30], [768; 30]);
+    // The link is not known before the first turn.
+    assert_eq!((&small[..3], &small[3..]), (&[768; 3][..], &vec![384; small.len() - 3][..]));
+    // When little is left, smaller ones travel before none do.
+    assert!(fast.is_sorted_by(|before, after| before >= after) && fast[fast.len() - 1] == 192, "{fast:?}");
+    assert_eq!(sides(&slow("0.3").with_fixed_pictures()).iter().max(), Some(&768));
+    assert_eq!(sides(&slow("0.3").with_fixed_pictures()).iter().min(), Some(&768));
+}
+
+/// The daemon's books: nobody tells whether a cloud that was not reached charges for what it got.
+#[test]
+fn a_cloud_that_was_not_reached_counts_as_paid() {
+    let mission = mission(vec![budget(Resource::Usd, 2.0)]);
+    let (_, turns) = flown(&mission, "always-cloud", 4);
+    let unreached: Vec<_> = turns.iter().filter(|(record, _)| record.fallback.is_some()).collect();
+    assert!(!unreached.is_empty());
+    for (record, settling) in unreached {
+        assert_eq!(record.measured.cost_usd, None);
+        let reserved = Resource::Usd.count(record.reserved.unwrap().cost_usd.unwrap()).unwrap();
+        let charges: Vec<_> = settling.charges.iter().map(|charge| (charge.spent, charge.unknown)).collect();
+        assert_eq!(charges, [(reserved, reserved)]);
+    }
+}
+
+/// What is reserved covers the published prices of any number of views.
+#[test]
+fn prices_are_the_published_ones_or_a_little_more() {
+    let mission = mission(Vec::new());
+    let prices = mission.settings.prices.unwrap();
+    for (views, usd) in Profile::default().usage_usd[1..].iter().enumerate() {
+        let reserved = prices.request + prices.image * views as f64;
+        assert!((*usd..usd * 1.03).contains(&reserved), "{views} views: {reserved} for {usd}");
+    }
 }
 
 #[tokio::test]
@@ -137,7 +199,7 @@ async fn a_ledger_of_a_replay_is_read_like_any_other() {
     assert_eq!(kept.skipped, export::Skipped::default());
     assert!(Dataset::parse(std::str::from_utf8(&m4a1).unwrap()).is_ok(), "TMO trains on it");
     // The report of the ledger says what the replay said, as far as records tell.
-    let read = log::read(&source, &mission.budgets).unwrap().unwrap();
+    let read = log::read(&source, &mission.settings.budgets).unwrap().unwrap();
     assert_eq!(read.last_ms - read.first_ms, last.started_unix_ms - read.first_ms);
     let told = |o: &Outcome| (o.turns, o.local, o.cloud, o.fell_back, o.views, o.uplink_bytes, o.budget_left.clone());
     assert_eq!(told(&read.outcome), told(&outcome));

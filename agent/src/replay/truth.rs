@@ -2,7 +2,8 @@
 
 use super::mission::Mission;
 use tether_policies::tmo::data::Turn;
-use tether_policies::tmo::honest::link::{Costs, Link as HonestLink, uplink_bytes};
+use tether_policies::tmo::honest::hardware::ANSWER_TOKENS;
+use tether_policies::tmo::honest::link::{Costs, Link as HonestLink};
 use tether_policies::tmo::honest::moment::Moment;
 use tether_policies::tmo::honest::response::ResponseModel;
 use tether_policies::tmo::paper::Weights;
@@ -21,9 +22,12 @@ pub const UNKNOWN_RTT_MS: f64 = 80.0;
 /// A cloud answer with some number of views.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 struct Try {
-    bytes: u64,
+    uplink_bytes: u64,
+    downlink_bytes: u64,
     /// `None`: longer than anybody waits.
     upload_s: Option<f64>,
+    /// The answer came in time.
+    reached: bool,
 }
 
 /// What an action comes to.
@@ -34,7 +38,6 @@ pub struct Done {
     /// On the data's scale.
     pub response: f64,
     pub route: Route,
-    pub views: usize,
 }
 
 pub struct Truth<'a> {
@@ -43,54 +46,56 @@ pub struct Truth<'a> {
     costs: Costs,
     tries: [Try; MAX_VIEWS + 1],
     /// When an upload that is still under way is given up.
-    patience_s: f64,
+    pub patience_s: f64,
     pub rtt_ms: f64,
 }
 
 impl<'a> Truth<'a> {
-    /// `at_s` is the trace's time; `spread` how far pictures' bytes lie from the usual.
+    /// `at_s` is the trace's time; `uplink_bytes` those of a turn with each number of views.
     pub fn new(
         mission: &'a Mission,
         judge: &'a ResponseModel,
         turn: &Turn,
-        downlink_bytes: u64,
         at_s: f64,
-        spread: f64,
+        uplink_bytes: impl Fn(usize) -> u64,
     ) -> Truth<'a> {
         let rtt_ms = mission.trace.rtt_ms(at_s).unwrap_or(UNKNOWN_RTT_MS);
         // Without the time that the upload takes: that comes from the trace.
-        let mut costs = Costs::new(&mission.robot.hardware, &HonestLink::Measured { up_mbps: f64::INFINITY, rtt_ms });
+        let link = HonestLink::Measured { up_mbps: f64::INFINITY, rtt_ms };
+        let mut costs = Costs::new(&mission.robot.hardware, &link);
+        let waiting_w = link.waiting_w(&mission.robot.hardware);
         let mut tries = [Try::default(); MAX_VIEWS + 1];
         let patience_s = patience_s(&mission.trace, at_s);
-        let receive_s = mission.trace.receive_s(at_s, downlink_bytes);
         for (views, try_) in tries.iter_mut().enumerate().take(mission.data.view_count + 1) {
-            let bytes = (uplink_bytes(views) * (1.0 + spread)) as u64;
-            let upload_s = mission.trace.send_s(at_s, bytes);
-            let upload_s = upload_s.zip(receive_s).map(|(up, down)| up + down).filter(|s| *s <= patience_s);
-            *try_ = Try { bytes, upload_s };
-            let waiting_w = costs.cloud[views][2] / costs.cloud[views][0];
+            let uplink_bytes = uplink_bytes(views);
+            let downlink_bytes = mission.sizes.wire.downlink_bytes(ANSWER_TOKENS as u32, uplink_bytes);
+            let upload_s = mission.trace.send_s(at_s, uplink_bytes);
+            let travel_s = upload_s.zip(mission.trace.receive_s(at_s, downlink_bytes)).map(|(up, down)| up + down);
+            let in_time = |seconds: &f64| *seconds + rtt_ms / 1e3 <= patience_s;
+            let (upload_s, travel_s) = (upload_s.filter(in_time), travel_s.filter(in_time));
+            *try_ = Try { uplink_bytes, downlink_bytes, upload_s, reached: travel_s.is_some() };
             let cost = &mut costs.cloud[views];
-            match upload_s {
-                Some(upload_s) => {
-                    cost[0] += upload_s;
+            match travel_s {
+                Some(travel_s) => {
+                    cost[0] += travel_s;
                     cost[2] = waiting_w * cost[0];
                 }
                 // What was sent was sent for nothing, and then the device answers.
                 None => {
                     let local = costs.local;
-                    *cost = [patience_s + local[0], local[1], waiting_w * patience_s + local[2], bytes as f64];
+                    *cost = [patience_s + local[0], local[1], waiting_w * patience_s + local[2], 0.0];
                 }
             }
-            cost[3] = bytes as f64;
+            cost[3] = uplink_bytes as f64;
         }
         let weights = Weights::default();
         let moment = Moment::new(Some(turn.task), &turn.association, &mission.actions, &costs, judge, &weights);
         Truth { moment, judge, costs, tries, patience_s, rtt_ms }
     }
 
-    /// Seconds that the views' bytes take, and how many bytes they are; no seconds where nobody was reached.
-    pub fn upload(&self, views: usize) -> (u64, Option<f64>) {
-        (self.tries[views].bytes, self.tries[views].upload_s)
+    /// Seconds that the views' bytes take; `None`: longer than anybody waits.
+    pub fn upload_s(&self, views: usize) -> Option<f64> {
+        self.tries[views].upload_s
     }
 
     /// Whether the path was found dead, rather than slow.
@@ -99,19 +104,24 @@ impl<'a> Truth<'a> {
     }
 
     /// The action at this place of the action space.
-    pub fn done(&self, place: usize, downlink_bytes: u64) -> Done {
+    pub fn done(&self, place: usize) -> Done {
         let facts = &self.moment.facts[place];
         let views = facts.views.len();
-        let reached = !facts.cloud || self.tries[views].upload_s.is_some();
-        let costs = self.costs.of(facts.cloud, views);
-        let [latency_s, cost_usd, energy_j, uplink_bytes] = costs;
+        let Try { uplink_bytes, downlink_bytes, reached, .. } = self.tries[views];
+        let reached = !facts.cloud || reached;
+        let [latency_s, cost_usd, energy_j, _] = self.costs.of(facts.cloud, views);
         let in_cloud = facts.cloud && reached;
         let cost = Cost {
             latency_ms: Some(latency_s * 1e3),
-            // A local answer's electricity comes from the battery, not from a purse.
-            cost_usd: Some(if in_cloud { cost_usd } else { 0.0 }),
+            cost_usd: match (facts.cloud, reached) {
+                // A local answer's electricity comes from the battery, not from a purse.
+                (false, _) => Some(0.0),
+                (true, true) => Some(cost_usd),
+                // Whether the cloud charges for what it got nobody tells: the books take what was reserved.
+                (true, false) => None,
+            },
             energy_j: Some(energy_j),
-            uplink_bytes: Some(uplink_bytes as u64),
+            uplink_bytes: Some(if facts.cloud { uplink_bytes } else { 0 }),
             downlink_bytes: Some(if in_cloud { downlink_bytes } else { 0 }),
         };
         let (reward, views) = match reached {
@@ -120,17 +130,16 @@ impl<'a> Truth<'a> {
         };
         let response = self.judge.predict(self.moment.task, in_cloud, views);
         let route = if in_cloud { Route::Cloud } else { Route::Local };
-        Done { cost, reward, response, route, views }
+        Done { cost, reward, response, route }
     }
 
-    /// As [`done`](Self::done), of a cloud action that reached nobody where the device may not answer either.
-    pub fn wasted(&self, place: usize) -> Cost {
-        let cost = self.done(place, 0).cost;
+    /// Of a cloud action that reached nobody where the device may not answer either.
+    pub fn wasted(&self, done: &Done) -> Cost {
         let less = |whole: Option<f64>, part: f64| whole.map(|whole| (whole - part).max(0.0));
         Cost {
-            latency_ms: less(cost.latency_ms, self.costs.local[0] * 1e3),
-            energy_j: less(cost.energy_j, self.costs.local[2]),
-            ..cost
+            latency_ms: less(done.cost.latency_ms, self.costs.local[0] * 1e3),
+            energy_j: less(done.cost.energy_j, self.costs.local[2]),
+            ..done.cost
         }
     }
 

@@ -18,16 +18,15 @@ use crate::image_codec::EncodeOptions;
 use crate::prompt;
 use crate::question::Task;
 use crate::store::Content;
-use crate::upload::Sizes;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tether_models::{ModelError, OnContextFull, Prepared};
 use tether_policies::budget::{Amounts, Refused, Resource};
-use tether_policies::link::send_time;
+use tether_policies::upload::{Sizes, predicted};
 use tether_policies::{Decision, Observation, Permitted};
 use tether_protocol::api::{ApiError, ChatTurn, RouteChoice};
 use tether_protocol::context::Battery;
-use tether_protocol::record::{Outcome, Upload};
+use tether_protocol::record::Outcome;
 use tether_protocol::wire::Sampling;
 use tether_protocol::{Action, Route, TurnId, TurnRecord};
 
@@ -189,7 +188,6 @@ impl Plan {
             encode: *encode,
             estimated_bytes: form.map_or_else(Vec::new, |(sizes, _)| self.views.estimated_bytes(sent, sizes, rung)),
         };
-        let time = form.and_then(|(_, form)| send_time(link?, form.uplink_bytes));
         let inputs = CloudInputs {
             turn_id: self.turn_id.clone(),
             model: self.cloud_model.clone(),
@@ -197,12 +195,7 @@ impl Plan {
             dialogue: self.dialogue.messages.iter().filter(travelling).cloned().collect(),
             inputs: self.views.chosen(sent),
             forms: ladder.iter().enumerate().skip(rung).map(picture_form).collect(),
-            upload: Upload {
-                predicted_ms: time.map(|time| time.median_s * 1e3),
-                predicted_low_ms: time.map(|time| time.low_s * 1e3),
-                predicted_high_ms: time.map(|time| time.high_s * 1e3),
-                ..Upload::default()
-            },
+            upload: form.map(|(_, form)| predicted(link, form.uplink_bytes)).unwrap_or_default(),
             deadline: self.deadline,
         };
         let mut written = self.fitted(turn, live, cloud, Arc::new(inputs), other_waits).await?;
@@ -444,7 +437,7 @@ impl OpenTurn {
     fn note_slow(&self, error: &ApiError) {
         if let Some(asked) = self.cloud_asked.filter(|_| error.code() == SLOW) {
             let waited_ms = asked.at.elapsed().as_secs_f64() * 1e3;
-            self.daemon.pace().cloud_kept_waiting(waited_ms, Instant::now());
+            self.daemon.pace().cloud_kept_waiting(waited_ms, asked.images, Instant::now());
         }
     }
 

@@ -1,6 +1,5 @@
 //! What a turn holds: its part of the budgets, and what it draws from them.
 
-use super::afford::as_cost;
 use crate::budget::energy::{Draw, modelled_j};
 use crate::budget::{Guard, most_downlink, most_uplink};
 use crate::daemon::{Daemon, Live};
@@ -137,7 +136,7 @@ impl Held {
         };
         reservation.join(more);
         let reserved = *reservation.amounts();
-        record.reserved = Some(as_cost(&reserved));
+        record.reserved = Some(reserved.cost());
         daemon.ledger_result(daemon.store().reserve(record.turn_id.clone(), &reserved).await);
         daemon.budgets().covered().await;
         Ok(())

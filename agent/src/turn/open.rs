@@ -1,19 +1,20 @@
 //! A turn between its begin and its settlement. Dropping it settles it: as cancelled, or as late.
 
 use super::Caller;
-use super::afford::{Afforded, as_cost};
+use super::afford::Afforded;
 use super::attempt::Plan;
 use super::held::Held;
 use crate::config::SessionSettings;
 use crate::daemon::{Daemon, Live};
+use crate::record::begun;
 use crate::store::{Content, NewMessage, SessionUpdate, Settling};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 use tether_policies::Observation;
 use tether_protocol::api::ChatTurn;
-use tether_protocol::record::{Outcome, Timings, Usage};
+use tether_protocol::record::{Outcome, Timings};
 use tether_protocol::wire::Role;
-use tether_protocol::{Cost, Route, SessionId, TurnId, TurnRecord};
+use tether_protocol::{Route, SessionId, TurnId, TurnRecord};
 use tokio::sync::{OwnedMutexGuard, OwnedSemaphorePermit};
 use uuid::{ContextV7, Timestamp, Uuid};
 
@@ -75,42 +76,16 @@ impl OpenTurn {
         decision_us: u64,
     ) -> Self {
         let Afforded { decision, permitted, reservation, amounts, remaining, battery_percent } = afforded;
-        let candidates = permitted.candidates();
+        let (id, candidates) = (plan.turn_id.clone(), permitted.candidates());
         let record = TurnRecord {
-            turn_id: plan.turn_id.clone(),
             session: request.session.clone(),
             client: caller.name.clone(),
-            started_unix_ms: daemon.now_ms(),
-            task: observation.task.clone(),
             task_source: plan.task.as_ref().map(|task| task.source),
             local_only: plan.local_only.is_some(),
-            context: observation.context.clone(),
-            permitted: candidates.iter().map(|candidate| candidate.action).collect(),
-            action: decision.action,
-            policy: plan.policy.clone(),
-            reason: decision.reason.clone(),
-            propensity: decision.propensity,
-            probabilities: decision.probabilities(candidates),
-            values: decision.values.clone(),
-            predicted: permitted.get(decision.action).map(|candidate| candidate.predicted).unwrap_or_default(),
-            predicted_costs: candidates.iter().map(|candidate| candidate.predicted).collect(),
             budget_remaining: remaining,
-            reserved: reservation.as_ref().map(|reservation| as_cost(reservation.amounts())),
-            route: decision.action.route(),
-            views: Vec::new(),
-            vision: None,
-            model: None,
-            fallback: None,
-            measured: Cost::default(),
-            upload: None,
-            energy_source: "unknown".into(),
-            usage: Usage::default(),
-            usage_estimated: false,
-            cached_tokens: None,
-            dropped_messages: 0,
+            reserved: reservation.as_ref().map(|reservation| reservation.amounts().cost()),
             timings: Timings { decision_us, ..Timings::default() },
-            outcome: Outcome::Unfinished,
-            rating: None,
+            ..begun(id, daemon.now_ms(), &plan.policy, observation, &decision, candidates)
         };
         let held = Held::begin(daemon, reservation, amounts, battery_percent);
         held.write_begin(daemon, &record).await;

@@ -6,9 +6,9 @@ use crate::cloud::Cloud;
 use crate::daemon::{Daemon, Live};
 use crate::dialogue::{DialogueMessage, Role, TurnInputs};
 use crate::prompt;
-use crate::upload::Sizes;
 use tether_policies::budget::Resource;
 use tether_policies::encoding::Bounds;
+use tether_policies::upload::Sizes;
 use tether_protocol::wire::{Frame, ImageFormat, ImageHeader, ImageStart, TurnRequest};
 use tether_protocol::{ViewName, ViewSet};
 

@@ -34,6 +34,10 @@ async fn a_replay_is_the_same_to_the_byte_and_its_ledger_is_reported() {
     assert_ne!(first.out, ran(replay("8", &[])).await.out);
     let outcomes: Value = serde_json::from_str(&first.out).unwrap();
     assert_eq!(outcomes["outcomes"].as_array().unwrap().len(), 5);
+    let fixed = ran(replay("7", &["--pictures", "fixed"])).await;
+    let fixed: Value = serde_json::from_str(&fixed.out).unwrap();
+    assert_eq!((&outcomes["pictures"], &fixed["pictures"]), (&"sized".into(), &"fixed".into()));
+    assert_ne!(outcomes["outcomes"], fixed["outcomes"]);
 
     let (ledger, page) = (at("field.db"), at("page.html"));
     let one = ran(replay("7", &["--policy", "tether", "--ledger", &ledger, "-o", &page])).await;

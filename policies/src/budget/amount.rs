@@ -77,8 +77,25 @@ pub fn counts(cost: &Cost) -> Counts {
     })
 }
 
+/// Counts as a cost; what is not known stays so, and latency has none.
+pub fn cost(counts: &Counts) -> Cost {
+    let value = |resource: Resource| counts[resource as usize].map(|count| resource.value(count));
+    Cost {
+        latency_ms: None,
+        cost_usd: value(Resource::Usd),
+        energy_j: value(Resource::EnergyJ),
+        uplink_bytes: counts[Resource::UplinkBytes as usize],
+        downlink_bytes: counts[Resource::DownlinkBytes as usize],
+    }
+}
+
 impl Amounts {
     pub const ZERO: Amounts = Amounts([0; 4]);
+
+    /// As a cost, for records.
+    pub fn cost(&self) -> Cost {
+        cost(&self.0.map(Some))
+    }
 
     pub(super) fn plus(&mut self, other: &Amounts) {
         self.0.iter_mut().zip(other.0).for_each(|(sum, more)| *sum = sum.saturating_add(more));
@@ -120,5 +137,22 @@ mod tests {
     fn a_costs_unknown_part_stays_unknown() {
         let cost = Cost { cost_usd: None, energy_j: Some(1.5), ..Cost::ZERO };
         assert_eq!(counts(&cost), [None, Some(1_500_000), Some(0), Some(0)]);
+    }
+
+    #[test]
+    fn counts_and_costs_are_each_other() {
+        let some = [Some(123_456_789), None, Some(7), Some(u64::MAX)];
+        assert_eq!(
+            cost(&some),
+            Cost {
+                cost_usd: Some(0.123_456_789),
+                energy_j: None,
+                uplink_bytes: Some(7),
+                downlink_bytes: Some(u64::MAX),
+                latency_ms: None
+            }
+        );
+        assert_eq!(counts(&cost(&some)), some);
+        assert_eq!(counts(&Amounts([1, 2, 3, 4]).cost()), [1, 2, 3, 4].map(Some));
     }
 }

@@ -178,8 +178,9 @@ fn replay(data: Option<&Path>) -> Result<()> {
         };
         let how = format!(
             "{} traces x {} seeds x budgets of 10, 30 and 70 % of what three views at every turn take (USD, uplink bytes), 8 hours \
-             at 60 turns an hour on a Jetson Orin NX, {dialogues}: every answer rated, with the scatter of \
-             the dialogues' own: mean reward {tether:.4}; nothing rated: {unrated:.4}; the cloud with every view until a budget \
+             at 60 turns an hour on a Jetson Orin NX, pictures made smaller for the link and the bytes left whatever decides, \
+             {dialogues}: every answer rated, with the scatter of the dialogues' own: mean reward {tether:.4}; nothing rated: \
+             {unrated:.4}; the cloud with every view until a budget \
              is gone, then local: {naive:.4}; always local: {local:.4}; below the target on {} traces",
             found.len(),
             traces::SEEDS,

@@ -2,7 +2,7 @@ use super::*;
 use crate::budget::lease;
 use crate::config::{EnergyFile, OnExhausted};
 use std::sync::atomic::{AtomicI64, Ordering};
-use tether_policies::budget::{Charge, Window};
+use tether_policies::budget::{Charge, Resource, Window};
 
 const CAP: u64 = 1_000_000;
 

@@ -11,7 +11,7 @@ pub const IMAGE_BYTES: f64 = 100e3;
 pub const TEXT_BYTES: f64 = 2e3;
 /// What the device draws while it waits, as a share of its full power (idle figures of the Jetson data sheets are a
 /// quarter to a half).
-const IDLE_SHARE: f64 = 0.35;
+pub const IDLE_SHARE: f64 = 0.35;
 const USD_PER_J: f64 = 0.1668 / 3.6e6;
 
 /// A way to the cloud.
@@ -47,6 +47,11 @@ impl Link {
             Link::Measured { .. } => 1.2,
         }
     }
+
+    /// Watts of a device that waits for the cloud.
+    pub fn waiting_w(&self, hardware: &Hardware) -> f64 {
+        hardware.device.power_w * IDLE_SHARE + self.radio_w()
+    }
 }
 
 /// Bytes of a cloud turn with this many views.
@@ -74,7 +79,7 @@ impl Costs {
         let local_s = hardware.local_s(PROMPT_TOKENS, ANSWER_TOKENS);
         let local_j = hardware.local_j(PROMPT_TOKENS, ANSWER_TOKENS);
         let usd = Profile::default().usage_usd;
-        let waiting_w = hardware.device.power_w * IDLE_SHARE + link.radio_w();
+        let waiting_w = link.waiting_w(hardware);
         let cloud = |views: usize| {
             let latency_s = link.cloud_s(views);
             [latency_s, beyond(&usd[1..=VIEWS + 1], views), waiting_w * latency_s, uplink_bytes(views)]

@@ -1,10 +1,22 @@
 //! What each cloud action would put on the network, and how large its pictures travel. Pure.
 
-use tether_policies::encoding::{Bounds, choose};
-use tether_policies::link::send_time;
-use tether_policies::wire::Wire;
+use crate::encoding::{Bounds, choose};
+use crate::link::send_time;
+use crate::wire::Wire;
 use tether_protocol::ViewSet;
 use tether_protocol::context::Link;
+use tether_protocol::record::Upload;
+
+/// How long so many bytes are predicted to take, for the record; unknown before the link's rate is.
+pub fn predicted(link: Option<&Link>, uplink_bytes: u64) -> Upload {
+    let time = link.and_then(|link| send_time(link, uplink_bytes));
+    Upload {
+        predicted_ms: time.map(|time| time.median_s * 1e3),
+        predicted_low_ms: time.map(|time| time.low_s * 1e3),
+        predicted_high_ms: time.map(|time| time.high_s * 1e3),
+        ..Upload::default()
+    }
+}
 
 /// The sizes of one turn.
 #[derive(Debug, Clone, PartialEq)]
