@@ -273,7 +273,7 @@ mod tests {
     fn tokens_that_nobody_counted_teach_no_price() {
         let mut pace = Pace::default();
         pace.cloud_answered(&Answered { counted: None, ..answered(0.0, 1, 9) }, Instant::now());
-        assert_eq!(pace.cloud_latency_ms(0.0, 0, 9.0), Some(300.0));
+        assert_eq!(pace.cloud_latency_ms(0.0, 1, 9.0), Some(300.0));
         assert_eq!((pace.cost_usd(1.0), pace.prompt_tokens(10, 1, 700)), (None, 710.0));
     }
 
