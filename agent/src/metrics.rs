@@ -15,7 +15,6 @@ use std::sync::atomic::AtomicU64;
 use surroundings::Surroundings;
 use tether_models::WorkerStats;
 use tether_protocol::api::{ApiError, BudgetStatus, MemoryStatus};
-use tether_protocol::record::Outcome;
 use tether_protocol::{Route, TurnRecord};
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -166,12 +165,7 @@ impl Metrics {
         let chosen = if record.fallback.is_some() { other(record.route) } else { record.route };
         let reason = record.reason.code.clone();
         self.decisions.get_or_create(&Decided { route: chosen.as_str(), reason }).inc();
-        let outcome = match &record.outcome {
-            Outcome::Answered { .. } => "answered",
-            Outcome::Cancelled => "cancelled",
-            Outcome::Failed { .. } => "failed",
-            Outcome::Unfinished => "unfinished",
-        };
+        let outcome = record.outcome.as_str();
         self.turns.get_or_create(&Ended { route, outcome }).inc();
         let count = |kind, tokens: u32| self.tokens.get_or_create(&Counted { route, kind }).inc_by(tokens.into());
         count("prompt", record.usage.prompt_tokens);

@@ -1,7 +1,7 @@
 //! What a turn's record says before anything was tried. Pure.
 
 use tether_policies::{Candidate, Decision, Observation};
-use tether_protocol::record::{Outcome, Timings, Usage};
+use tether_protocol::record::{Outcome, Timings, Unaffordable, Usage};
 use tether_protocol::{Cost, TurnId, TurnRecord};
 
 /// The record of a turn that begins, with its decision among `candidates`; what is not in these is empty or unknown yet.
@@ -50,4 +50,10 @@ pub fn begun(
         outcome: Outcome::Unfinished,
         rating: None,
     }
+}
+
+/// How a turn ends for which nothing was left of these actions.
+pub fn refusal(considered: &[Candidate], possible_unix_ms: Option<i64>) -> Outcome {
+    let unaffordable = considered.iter().map(|&Candidate { action, predicted }| Unaffordable { action, predicted });
+    Outcome::Refused { unaffordable: unaffordable.collect(), possible_unix_ms }
 }

@@ -12,6 +12,7 @@ mod dialogue;
 mod held;
 mod inputs;
 mod open;
+mod refused;
 mod routing;
 mod sizes;
 
@@ -26,6 +27,7 @@ use attempt::Plan;
 use dialogue::Dialogue;
 use inputs::TurnViews;
 use open::OpenTurn;
+use refused::Refused;
 use routing::Routing;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -99,9 +101,19 @@ async fn stages(
     {
         plan.sizes = Some(sizes::sizes(daemon, &live, cloud, &plan, deadline_ms));
     }
-    let (mut observation, permitted) = features(daemon, &live, &request, &routing, &plan, deadline_ms)?;
-    let afforded = afford::decide_within(daemon, &live, &request, &plan, &mut observation, permitted)?;
+    let (mut observation, permitted) = features(daemon, &live, &request, &routing, &plan, deadline_ms);
+    let considered = permitted.as_ref().map_or_else(|_| Vec::new(), |permitted| permitted.candidates().to_vec());
+    let afforded = permitted
+        .and_then(|permitted| afford::decide_within(daemon, &live, &request, &plan, &mut observation, permitted));
     let decision_us = u64::try_from(deciding.elapsed().as_micros()).unwrap_or(u64::MAX);
+    let afforded = match afforded {
+        Ok(afforded) => afforded,
+        Err(error) => {
+            let refused = Refused { considered, error: &error, decision_us };
+            refused.keep(daemon, &live, &caller, &request, &plan, &observation).await;
+            return Err(error);
+        }
+    };
 
     let Afforded { decision, permitted, .. } = &afforded;
     let (decision, permitted) = (decision.clone(), permitted.clone());
@@ -123,6 +135,7 @@ fn stays_here(request: &ChatTurn, live: &Live, dialogue: &Dialogue, views: &Turn
     }
 }
 
+/// What is known, and the actions that are permitted.
 fn features(
     daemon: &Daemon,
     live: &Live,
@@ -130,7 +143,7 @@ fn features(
     routing: &Routing,
     plan: &Plan,
     deadline_ms: Option<u64>,
-) -> Result<(Observation, Permitted), ApiError> {
+) -> (Observation, Result<Permitted, ApiError>) {
     let context = context(daemon, live, plan);
     let asked = Asked { route: routing.route, views: request.views.as_deref(), local_only: plan.local_only.as_deref() };
     let link = context.link.value().map(|link| link.state);
@@ -140,7 +153,7 @@ fn features(
         link_down: link == Some(LinkState::Down),
         pictures: pictures_may_travel(daemon, live),
     };
-    let actions = permitted(&live.settings.space, &context.views, asked, means)?;
+    let actions = permitted(&live.settings.space, &context.views, asked, means);
     let space = &live.settings.space;
     let past: Vec<PastTurn> = plan.dialogue.past.iter().map(|turn| past_turn(turn, space)).collect();
     let known = Known {
@@ -162,9 +175,11 @@ fn features(
         power_w: live.power_w(),
     };
     let observation = observe(&known);
-    let candidates = candidates(&known, &observation, &actions);
-    let permitted = Permitted::new(candidates).expect("`permitted` returns at least one action");
-    Ok((observation, permitted))
+    let permitted = actions.map(|actions| {
+        let candidates = candidates(&known, &observation, &actions);
+        Permitted::new(candidates).expect("`permitted` returns at least one action")
+    });
+    (observation, permitted)
 }
 
 /// Whether they may, by the settings, over the link that there is.

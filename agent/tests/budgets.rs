@@ -59,6 +59,51 @@ async fn sixty_four_clients_against_a_cap_that_fits_ten_turns() {
     );
     let metrics = world.get("/metrics").await.unwrap().text();
     assert!(metrics.contains("tether_budget_spent_ratio{budget=\"usd_per_day\"} 1.0"), "{metrics}");
+    assert!(!metrics.contains("outcome=\"refused\""), "a turn that nobody was asked is a refusal: {metrics}");
+
+    let list = world.get("/v1/turns?limit=100").await.unwrap().json();
+    let turns = list["turns"].as_array().unwrap();
+    let of = |outcome: &str| turns.iter().filter(|turn| turn["outcome"] == outcome).collect::<Vec<_>>();
+    let refused = of("refused");
+    assert_eq!((of("answered").len(), refused.len()), (10, 54), "every turn leaves a record");
+    for turn in refused {
+        let reason = (&turn["reason"]["code"], turn["reason"]["detail"].as_str().unwrap());
+        assert!(reason.0 == "insufficient_quota" && reason.1.contains("usd_per_day: 0.003 needed"), "{turn}");
+        let not_affordable = &turn["unaffordable"][0];
+        assert_eq!(
+            (&not_affordable["action"], &not_affordable["predicted"]["cost_usd"]),
+            (&json!(1), &json!(TURN_USD))
+        );
+        let wait_ms = turn["possible_unix_ms"].as_i64().unwrap() - turn["started_unix_ms"].as_i64().unwrap();
+        assert!((1_000..=86_400_000).contains(&wait_ms), "{turn}");
+        assert_eq!((&turn["permitted"], &turn["reserved"], &turn["views"]), (&json!([]), &json!(null), &json!([])));
+        let measured = &turn["measured"];
+        assert_eq!((&measured["cost_usd"], &measured["uplink_bytes"]), (&json!(0.0), &json!(0)), "{turn}");
+        assert!(turn["context"].is_object() && turn["budget_remaining"]["usd_per_day"].is_number(), "{turn}");
+    }
+}
+
+#[tokio::test]
+async fn a_turn_that_nobody_may_answer_leaves_a_record_and_a_wrong_request_leaves_none() {
+    let folder = tempfile::tempdir().unwrap();
+    let extra = format!("{ALWAYS_CLOUD}{NO_MODEL}[ledger]\npath = \"t.db\"\n");
+    let (upstream, world) = scene(folder.path(), &extra).await;
+    for (tether, status, code) in [
+        (json!({"local_only": true, "session": "s"}), 503, "nothing_can_answer"),
+        (json!({"route": "local"}), 503, "local_unavailable"),
+        (json!({"views": ["nowhere"]}), 400, "unknown_view"),
+    ] {
+        let reply = world.ask("hello", json!({"max_tokens": 3, "tether": tether})).await.unwrap();
+        assert_eq!((reply.status, reply.code().as_str()), (status, code), "{}", reply.text());
+    }
+    let list = world.get("/v1/turns").await.unwrap().json();
+    let told = list["turns"].as_array().unwrap().iter().map(|turn| {
+        assert_eq!((&turn["outcome"], &turn["unaffordable"]), (&json!("refused"), &json!([])), "{turn}");
+        (turn["reason"]["code"].as_str().unwrap(), turn["local_only"].as_bool().unwrap())
+    });
+    let newest_first = [("local_unavailable", false), ("nothing_can_answer", true)];
+    assert_eq!(told.collect::<Vec<_>>(), newest_first);
+    assert!(upstream.bodies().is_empty());
 }
 
 #[tokio::test]

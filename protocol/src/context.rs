@@ -83,6 +83,9 @@ pub struct Link {
     /// What may be on its way unacknowledged.
     #[serde(default)]
     pub congestion_window_bytes: Option<u64>,
+    /// What went up over this connection and was not lost, as far as is known: what is on its way counts as delivered.
+    #[serde(default)]
+    pub delivered_bytes: Option<u64>,
     /// Whether bytes cost money here, where somebody says so.
     pub metered: Option<bool>,
 }
@@ -100,6 +103,7 @@ impl Link {
             downlink_bits_per_s: None,
             loss_ratio: None,
             congestion_window_bytes: None,
+            delivered_bytes: None,
             metered: None,
         }
     }
@@ -136,12 +140,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_link_that_was_recorded_before_windows_were_is_read() {
-        let link = Link { congestion_window_bytes: Some(30_000), ..Link::in_state(LinkState::Up) };
+    fn a_link_that_was_recorded_before_windows_and_delivered_bytes_were_is_read() {
+        let (window, delivered) = (Some(30_000), Some(400_000));
+        let link =
+            Link { congestion_window_bytes: window, delivered_bytes: delivered, ..Link::in_state(LinkState::Up) };
         let mut json = serde_json::to_value(link).unwrap();
-        assert_eq!(json["congestion_window_bytes"], 30_000);
+        assert_eq!((&json["congestion_window_bytes"], &json["delivered_bytes"]), (&30_000.into(), &400_000.into()));
         assert_eq!(serde_json::from_value::<Link>(json.clone()).unwrap(), link);
-        json.as_object_mut().unwrap().remove("congestion_window_bytes");
+        for name in ["congestion_window_bytes", "delivered_bytes"] {
+            json.as_object_mut().unwrap().remove(name);
+        }
         assert_eq!(serde_json::from_value::<Link>(json).unwrap(), Link::in_state(LinkState::Up));
     }
 }

@@ -56,7 +56,7 @@ pub enum FinishReason {
 }
 
 /// How a turn ended.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase", tag = "outcome")]
 pub enum Outcome {
     Answered {
@@ -67,8 +67,36 @@ pub enum Outcome {
     Failed {
         error: String,
     },
+    /// No action was permitted, or none that was could be afforded: nobody was asked, and nothing was reserved or spent.
+    /// The reason says why.
+    Refused {
+        /// What was permitted and could not be afforded.
+        unaffordable: Vec<Unaffordable>,
+        /// When one of these may be possible, in milliseconds since the Unix epoch; `None`: waiting alone does not help.
+        possible_unix_ms: Option<i64>,
+    },
     /// Started, and never heard of again: the daemon stopped in the middle.
     Unfinished,
+}
+
+impl Outcome {
+    /// Its name in records and exports, and as a label of metrics.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Outcome::Answered { .. } => "answered",
+            Outcome::Cancelled => "cancelled",
+            Outcome::Failed { .. } => "failed",
+            Outcome::Refused { .. } => "refused",
+            Outcome::Unfinished => "unfinished",
+        }
+    }
+}
+
+/// An action that nothing was left for.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Unaffordable {
+    pub action: Action,
+    pub predicted: Cost,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
@@ -123,7 +151,7 @@ pub struct TurnRecord {
     pub task_source: Option<TaskSource>,
     pub local_only: bool,
 
-    // What was known and permitted.
+    // What was known and permitted; of a refused turn nothing was, and its action and route say nothing.
     pub context: Context,
     pub permitted: Vec<Action>,
 
@@ -163,7 +191,8 @@ pub struct TurnRecord {
     /// Of the last attempt at the cloud, if there was one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub upload: Option<Upload>,
-    /// Where `energy_j` comes from: `measured`, `simulated` (by a simulated battery or a replay), `modelled` or `unknown`.
+    /// Where `energy_j` comes from: `measured`, `simulated` (by a simulated battery or a replay), `modelled`, `unknown`, or
+    /// `none`: the turn was refused.
     pub energy_source: String,
     pub usage: Usage,
     /// Prompt tokens that the local model had computed for an earlier turn; unknown for the cloud.

@@ -111,7 +111,8 @@ fn show(list: &BudgetList, global: &Global) -> anyhow::Result<ExitCode> {
 
 /// One line for `tether status`.
 pub(crate) fn line(budget: &BudgetStatus) -> String {
-    format!("{:<22} {}", budget.name, headline(budget))
+    let floor = floor(budget).map(|floor| format!(", {floor}")).unwrap_or_default();
+    format!("{:<22} {}{floor}", budget.name, headline(budget))
 }
 
 fn headline(budget: &BudgetStatus) -> String {
@@ -129,15 +130,19 @@ fn details(budget: &BudgetStatus) -> String {
     if budget.unknown > 0.0 {
         parts.push(format!("{} counted without being measured", show(budget.unknown)));
     }
-    parts.extend(budget.floor_percent.map(|floor| match budget.at_floor {
-        true => format!("nothing is given: the battery is at or below its floor of {floor} %"),
-        false => format!("battery floor {floor} %"),
-    }));
+    parts.extend(floor(budget));
     parts.extend(budget.line.map(|line| format!("line {}", show(line))));
     if budget.source == "set" {
         parts.push("set while running".into());
     }
     parts.join(" · ")
+}
+
+fn floor(budget: &BudgetStatus) -> Option<String> {
+    budget.floor_percent.map(|floor| match budget.at_floor {
+        true => format!("nothing is given: the battery is at or below its floor of {floor} %"),
+        false => format!("battery floor {floor} %"),
+    })
 }
 
 fn value_text(name: &str, value: f64) -> String {

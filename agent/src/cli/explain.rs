@@ -1,6 +1,7 @@
 //! `tether explain TURN`: a record in plain words.
 
 use super::output;
+use super::turns::local_time;
 use super::{Global, status, units};
 use crate::export::Source;
 use anyhow::Context;
@@ -8,8 +9,8 @@ use clap::Args;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use tether_protocol::record::{FinishReason, Outcome, SentPicture, TaskSource};
-use tether_protocol::{Action, ActionSpace, Cost, Reading, Route, TurnId, TurnRecord};
+use tether_protocol::record::{FinishReason, Outcome, SentPicture, TaskSource, Unaffordable};
+use tether_protocol::{Action, ActionSpace, Cost, Reading, Reason, Route, TurnId, TurnRecord};
 
 /// Actions that are written out; of more, the rest is counted.
 const SHOWN_ACTIONS: usize = 12;
@@ -48,7 +49,12 @@ pub(crate) async fn run(args: ExplainArgs, global: &Global) -> anyhow::Result<Ex
 }
 
 fn explain(record: &TurnRecord) -> Vec<String> {
-    let mut words = vec![asked(record), known(record), permitted(record)];
+    let mut words = vec![asked(record), known(record)];
+    if let Outcome::Refused { unaffordable, possible_unix_ms } = &record.outcome {
+        words.extend(refused(record, unaffordable, *possible_unix_ms));
+        return words;
+    }
+    words.push(permitted(record));
     words.extend(budgets(record));
     words.extend([chosen(record), happened(record)]);
     words.extend(uploaded(record));
@@ -141,16 +147,43 @@ fn permitted(record: &TurnRecord) -> String {
         let chance = chance.map(|chance| format!(", probability {chance:.3}")).unwrap_or_default();
         format!("{}{cost}{value}{chance}", name(space.as_ref(), *action))
     };
-    let shown: Vec<String> = record.permitted.iter().enumerate().take(SHOWN_ACTIONS).map(action).collect();
-    let more = record.permitted.len().saturating_sub(SHOWN_ACTIONS);
+    let actions = listed(record.permitted.iter().enumerate().map(action));
+    format!("Permitted, with what each was predicted to cost: {actions}.")
+}
+
+fn listed(actions: impl ExactSizeIterator<Item = String>) -> String {
+    let more = actions.len().saturating_sub(SHOWN_ACTIONS);
     let more = if more > 0 { format!("; and {more} more") } else { String::new() };
-    format!("Permitted, with what each was predicted to cost: {}{more}.", shown.join("; "))
+    actions.take(SHOWN_ACTIONS).collect::<Vec<_>>().join("; ") + &more
 }
 
 fn budgets(record: &TurnRecord) -> Option<String> {
     let reserved = record.reserved.as_ref()?;
+    Some(format!("Left of the budgets before it: {}. Reserved for it: {}.", left(record), cost_text(reserved)))
+}
+
+fn left(record: &TurnRecord) -> String {
     let left: Vec<String> = record.budget_remaining.iter().map(|(name, left)| format!("{name} {left}")).collect();
-    Some(format!("Left of the budgets before it: {}. Reserved for it: {}.", left.join(", "), cost_text(reserved)))
+    left.join(", ")
+}
+
+/// What could not be afforded, why, and when it may be possible.
+fn refused(record: &TurnRecord, unaffordable: &[Unaffordable], possible_unix_ms: Option<i64>) -> Vec<String> {
+    let mut words = Vec::new();
+    if !unaffordable.is_empty() {
+        let space = space(record);
+        let action = |it: &Unaffordable| format!("{} ({})", name(space.as_ref(), it.action), cost_text(&it.predicted));
+        let actions = listed(unaffordable.iter().map(action));
+        words.push(format!("Not affordable, with what each was predicted to cost: {actions}."));
+    }
+    if !record.budget_remaining.is_empty() {
+        words.push(format!("Left of the budgets: {}.", left(record)));
+    }
+    let Reason { code, detail } = &record.reason;
+    words.push(format!("It was refused, because: {detail} ({code})."));
+    words.push("Nobody was asked, nothing was reserved, and nothing left the device.".into());
+    words.extend(possible_unix_ms.map(|unix_ms| format!("It may be possible from {} on.", local_time(unix_ms))));
+    words
 }
 
 fn chosen(record: &TurnRecord) -> String {
@@ -180,6 +213,7 @@ fn happened(record: &TurnRecord) -> String {
         }
         Outcome::Cancelled => format!("{route}{who} was answering when the client went away{took}"),
         Outcome::Failed { error } => format!("{route}{who} failed{took}: {error}"),
+        Outcome::Refused { .. } => "Nobody was asked".into(),
         Outcome::Unfinished => "It was never finished: the daemon stopped in the middle, or it still runs".into(),
     };
     format!("{fallback}{end}{}; {tokens}.", first.unwrap_or_default())
@@ -214,8 +248,8 @@ fn cost_text(cost: &Cost) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tether_protocol::ViewName;
     use tether_protocol::context::ViewContext;
-    use tether_protocol::{Reason, ViewName};
 
     #[test]
     fn a_record_is_told_in_plain_words() {

@@ -186,6 +186,7 @@ pub(crate) fn link_line(link: &Reading<Link>) -> String {
         rate("down", value.downlink_bits_per_s),
         value.loss_ratio.map(|loss| format!("loss {:.1} %", loss * 100.0)),
         value.congestion_window_bytes.map(|window| format!("window {}", units::bytes(window))),
+        value.delivered_bytes.map(|delivered| format!("{} delivered", units::bytes(delivered))),
         Some(format!("{} ago", units::duration_ms(*age_ms as f64))),
     ];
     parts.into_iter().flatten().collect::<Vec<_>>().join(", ")

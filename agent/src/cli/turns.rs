@@ -72,6 +72,7 @@ fn headline(turn: &TurnRecord) -> String {
         Outcome::Answered { .. } => String::new(),
         Outcome::Cancelled => "  cancelled".into(),
         Outcome::Failed { error } => format!("  failed: {error}"),
+        Outcome::Refused { .. } => return format!("{}  refused", local_time(turn.started_unix_ms)),
         Outcome::Unfinished => "  unfinished".into(),
     };
     format!("{}  {place:<8} {}{outcome}", local_time(turn.started_unix_ms), turn.model.as_deref().unwrap_or("-"))
@@ -91,7 +92,7 @@ fn details(turn: &TurnRecord) -> String {
     parts.join(" · ")
 }
 
-fn local_time(unix_ms: i64) -> String {
+pub(super) fn local_time(unix_ms: i64) -> String {
     let Ok(time) = Timestamp::from_millisecond(unix_ms) else { return "-".into() };
     time.to_zoned(TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S").to_string()
 }

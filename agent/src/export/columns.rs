@@ -1,8 +1,6 @@
 //! A turn as a row: what most questions ask for in columns of their own, and the whole record as JSON beside them.
 
 use super::Exported;
-use tether_protocol::TurnRecord;
-use tether_protocol::record::Outcome;
 
 /// One value; `None` is unknown.
 #[derive(Debug, Clone, PartialEq)]
@@ -30,15 +28,6 @@ fn text(value: impl Into<String>) -> Cell {
 
 fn int(value: Option<u64>) -> Cell {
     Cell::Int(value.map(|value| i64::try_from(value).unwrap_or(i64::MAX)))
-}
-
-fn outcome(record: &TurnRecord) -> &'static str {
-    match record.outcome {
-        Outcome::Answered { .. } => "answered",
-        Outcome::Cancelled => "cancelled",
-        Outcome::Failed { .. } => "failed",
-        Outcome::Unfinished => "unfinished",
-    }
 }
 
 fn link(turn: &Exported) -> Option<&tether_protocol::context::Link> {
@@ -72,7 +61,7 @@ pub(super) const COLUMNS: [(&str, Kind, Make); 44] = [
     ("vision", Kind::Text, |t| Cell::Text(t.record.vision.map(|vision| vision.as_str().to_owned()))),
     ("model", Kind::Text, |t| Cell::Text(t.record.model.clone())),
     ("fallback", Kind::Text, |t| Cell::Text(t.record.fallback.clone())),
-    ("outcome", Kind::Text, |t| text(outcome(&t.record))),
+    ("outcome", Kind::Text, |t| text(t.record.outcome.as_str())),
     ("latency_ms", Kind::Float, |t| Cell::Float(t.record.measured.latency_ms)),
     ("first_token_ms", Kind::Float, |t| Cell::Float(t.record.timings.first_token_ms)),
     ("queue_ms", Kind::Float, |t| Cell::Float(t.record.timings.queue_ms)),

@@ -40,13 +40,15 @@ async fn ledger(path: &Path) {
     store.settle(&cloud, Settling { content: Some(content), ..Settling::default() }).await.unwrap();
     store.settle(&turn("a3", None), None).await.unwrap();
     store.settle(&TurnRecord { outcome: Outcome::Cancelled, ..turn("a4", None) }, None).await.unwrap();
+    let refused = Outcome::Refused { unaffordable: Vec::new(), possible_unix_ms: None };
+    store.settle(&TurnRecord { outcome: refused, ..turn("a41", None) }, None).await.unwrap();
     let mut other = turn("a5", None);
     other.context.views.pop();
     store.settle(&other, None).await.unwrap();
     // The cloud failed after it got a picture, and the device answered.
     let fell_back = TurnRecord { views: cloud.views.clone(), ..turn("a6", None) };
     store.settle(&fell_back, None).await.unwrap();
-    for (id, rating) in [("a1", 0.5), ("a2", 1.0), ("a4", 1.0), ("a5", 1.0), ("a6", 0.0)] {
+    for (id, rating) in [("a1", 0.5), ("a2", 1.0), ("a4", 1.0), ("a41", 1.0), ("a5", 1.0), ("a6", 0.0)] {
         store.rate(TurnId::new(id).unwrap(), rating).await.unwrap();
     }
 }
@@ -63,7 +65,7 @@ async fn tmo_reads_what_is_exported_as_m4a1() {
     let path = folder.path().join("t.db");
     ledger(&path).await;
     let (out, report) = exported(&path, Format::M4a1);
-    assert_eq!(report, Report { turns: 6, skipped: Skipped { unrated: 1, unanswered: 1, other_views: 1 } });
+    assert_eq!(report, Report { turns: 7, skipped: Skipped { unrated: 1, unanswered: 2, other_views: 1 } });
     let data = Dataset::parse(std::str::from_utf8(&out).unwrap()).unwrap();
     assert_eq!((data.view_count, data.dialogues.len()), (2, 2));
     let turns = &data.dialogues[0].turns;
@@ -81,7 +83,7 @@ async fn a_table_holds_every_turn_and_unknown_is_null() {
     ledger(&path).await;
 
     let (out, report) = exported(&path, Format::Csv);
-    assert_eq!(report.turns, 6);
+    assert_eq!(report.turns, 7);
     let text = String::from_utf8(out).unwrap();
     let header: Vec<&str> = text.lines().next().unwrap().split(',').collect();
     assert!(header.contains(&"rating") && header.last() == Some(&"record"));
@@ -90,18 +92,22 @@ async fn a_table_holds_every_turn_and_unknown_is_null() {
     let (out, _) = exported(&path, Format::Parquet);
     let reader = SerializedFileReader::new(bytes::Bytes::from(out)).unwrap();
     let rows: Vec<_> = reader.get_row_iter(None).unwrap().map(|row| row.unwrap()).collect();
-    assert_eq!(rows.len(), 6);
+    assert_eq!(rows.len(), 7);
     let cell =
         |row: usize, name: &str| rows[row].get_column_iter().find(|(column, _)| *column == name).unwrap().1.clone();
     assert_eq!(cell(1, "turn_id"), Field::Str("a2".into()));
     assert_eq!((cell(1, "uplink_bytes"), cell(0, "uplink_bytes")), (Field::Long(5_000), Field::Null));
     assert_eq!((cell(1, "cost_usd"), cell(2, "rating")), (Field::Double(0.002), Field::Null));
     assert_eq!(cell(0, "local_only"), Field::Bool(false));
-    let Field::Str(record) = cell(4, "record") else { panic!("no record") };
+    assert_eq!(
+        (cell(3, "outcome"), cell(4, "outcome")),
+        (Field::Str("cancelled".into()), Field::Str("refused".into()))
+    );
+    let Field::Str(record) = cell(5, "record") else { panic!("no record") };
     assert_eq!(serde_json::from_str::<TurnRecord>(&record).unwrap().rating, Some(1.0));
 
     let (out, _) = exported(&path, Format::Jsonl);
-    assert_eq!(String::from_utf8(out).unwrap().lines().count(), 6);
+    assert_eq!(String::from_utf8(out).unwrap().lines().count(), 7);
 }
 
 #[test]

@@ -11,6 +11,7 @@ use crate::features::{Known, candidates, observe, past_turn};
 use crate::image_codec::EncodeOptions;
 use crate::pace::{Answered, Counted, Pace};
 use crate::permit::{self, Means, permitted};
+use crate::record::refusal;
 use crate::store::{Settling, ratings};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -154,7 +155,8 @@ impl<'a> Flight<'a> {
         let (record, charges, worth) = match held {
             None => {
                 let none = Decision::certain(Action::LOCAL, "budget_exhausted", "no action fits the budgets");
-                (begin(&none, &[]), Vec::new(), unanswered())
+                let outcome = refusal(&observation.considered, None);
+                return Some((TurnRecord { outcome, ..begin(&none, &[]) }, Vec::new(), unanswered()));
             }
             Some(held) => {
                 let record = begin(&held.decision, held.permitted.candidates());

@@ -45,13 +45,14 @@ pub fn lines(outcomes: &[Outcome], by_trace: bool) -> Vec<Line<'_>> {
     lines
 }
 
-pub const HEAD: [&str; 14] = [
+pub const HEAD: [&str; 15] = [
     "policy",
     "turns",
     "reward",
     "rating",
     "cloud",
     "fell back",
+    "refused",
     "failed",
     "unserved",
     "seconds",
@@ -82,6 +83,7 @@ pub fn cells(line: &Line<'_>) -> Vec<String> {
         text(mean(&|o| o.rating), 3),
         share(&|o| o.cloud),
         share(&|o| o.fell_back),
+        share(&|o| o.refused),
         share(&|o| o.failed),
         share(&|o| o.unserved),
         text(mean(&|o| o.latency_s), 2),

@@ -40,7 +40,9 @@ pub struct Outcome {
     pub cloud: u64,
     /// Cloud turns that failed before their first token; the local model answered.
     pub fell_back: u64,
-    /// Nobody answered: no action fitted the budgets, or both sides failed.
+    /// No action fitted the budgets.
+    pub refused: u64,
+    /// Nobody answered to the end: both sides failed, or the client went away.
     pub failed: u64,
     /// The battery was empty.
     pub unserved: u64,
@@ -143,7 +145,9 @@ impl Tally {
         self.outcome.turns += 1;
         self.outcome.cloud += u64::from(answered && is_cloud);
         self.outcome.local += u64::from(answered && !is_cloud);
-        self.outcome.failed += u64::from(!answered);
+        let refused = matches!(record.outcome, Ending::Refused { .. });
+        self.outcome.refused += u64::from(refused);
+        self.outcome.failed += u64::from(!answered && !refused);
         self.outcome.fell_back += u64::from(record.fallback.is_some());
         self.outcome.views += record.views.len() as u64;
         self.book(record);

@@ -64,7 +64,7 @@ fn a_seed_decides_everything_and_all_policies_meet_the_same_turns() {
     assert_eq!(asked(&cloud), asked(&local));
     assert!((150..350).contains(&one.turns), "{}", one.turns);
     assert!(one.cloud > 0 && one.fell_back > 0, "outages of 20 s are longer than anybody waits: {one:?}");
-    assert_eq!(one.turns, one.local + one.cloud + one.failed + one.unserved);
+    assert_eq!(one.turns, one.local + one.cloud + one.refused + one.failed + one.unserved);
 }
 
 #[test]
@@ -76,7 +76,7 @@ fn no_cap_is_ever_exceeded_and_pacing_keeps_to_its_line() {
             assert_eq!(found.caps_exceeded, 0, "{policy} {seed}");
             assert!(found.uplink_bytes <= 20_000_000 && found.cost_usd <= 0.6, "{found:?}");
             // A robot that may answer by itself refuses nobody.
-            assert_eq!(found.failed, 0, "{policy} {seed}");
+            assert_eq!(found.refused + found.failed, 0, "{policy} {seed}");
         }
         let paced = outcome(&mission, "always-cloud", seed).overshoot.unwrap();
         let unpaced = outcome(&mission, "cloud-then-local", seed).overshoot.unwrap();
@@ -87,13 +87,13 @@ fn no_cap_is_ever_exceeded_and_pacing_keeps_to_its_line() {
 #[test]
 fn an_energy_budget_refuses_when_nothing_fits_and_an_empty_battery_serves_nobody() {
     let found = outcome(&mission(vec![budget(Resource::EnergyJ, 2_000.0)]), "always-local", 3);
-    assert!(found.failed > 0 && found.energy_j <= 2_000.0 && found.caps_exceeded == 0, "{found:?}");
+    assert!(found.refused > 0 && found.energy_j <= 2_000.0 && found.caps_exceeded == 0, "{found:?}");
     let robot = Robot::new("jetson orin nx", 4.0).unwrap();
     let small = Mission::new(robot, trace(), data(), Vec::new(), 2.0, 120.0).unwrap();
     let found = outcome(&small, "always-local", 3);
     assert!(found.unserved > 0 && found.battery_left_percent == Some(0.0), "{found:?}");
     let refused = outcome(&mission(vec![budget(Resource::EnergyJ, 0.0)]), "always-local", 3);
-    assert_eq!((refused.failed, refused.rating), (refused.turns, Some(0.0)));
+    assert_eq!((refused.refused, refused.failed, refused.rating), (refused.turns, 0, Some(0.0)));
 }
 
 /// Nothing is invented: what the outcome says is the sum of the records, and what failed says so.

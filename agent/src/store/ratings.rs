@@ -3,6 +3,7 @@
 use super::turns::{raw, record};
 use super::{Store, StoreError};
 use tether_policies::ratings::Ratings;
+use tether_protocol::record::Outcome;
 use tether_protocol::{Route, TurnRecord, ViewName};
 
 /// The newest rated turns that are summed up at a start: older ones would hardly count any more.
@@ -30,11 +31,12 @@ impl Store {
     }
 }
 
-/// Adds the rating of a turn, if it has one. Sensors' readings are text: what counts are the pictures that travelled.
+/// Adds the rating of a turn, if it has one and somebody was asked. Sensors' readings are text: what counts are the pictures that travelled.
 pub(crate) fn add(ratings: &mut Ratings, turn: &TurnRecord) {
     let is_text = |name: &ViewName| turn.context.views.iter().any(|view| view.name == *name && view.is_text);
     let pictures = turn.views.iter().filter(|name| !is_text(name)).count();
-    if let Some(rating) = turn.rating {
+    let asked = !matches!(turn.outcome, Outcome::Refused { .. });
+    if let Some(rating) = turn.rating.filter(|_| asked) {
         ratings.add(turn.task.as_deref(), turn.route == Route::Cloud, pictures, rating);
     }
 }

@@ -74,6 +74,26 @@ async fn a_turn_cut_off_is_unfinished_at_the_next_start() {
 }
 
 #[tokio::test]
+async fn a_refused_turn_is_no_past_and_its_rating_teaches_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = store(folder.path());
+    // A name that looks like the mark of a refused turn hides none.
+    let model = Some("\"outcome\":\"refused\"".to_owned());
+    let told = TurnRecord { model, ..answered("a1", Some("s")) };
+    store.settle(&told, Some(exchange("s", "hello", 1))).await.unwrap();
+    for number in 10..50 {
+        let outcome = Outcome::Refused { unaffordable: Vec::new(), possible_unix_ms: None };
+        let id = format!("a{number}");
+        store.settle(&TurnRecord { outcome, ..record(&id, Some("s")) }, None).await.unwrap();
+        store.rate(TurnId::new(id).unwrap(), 0.0).await.unwrap();
+    }
+    let memory = store.memory(session("s"), LIMITS, 11).await.unwrap();
+    assert_eq!(memory.past.iter().map(|turn| turn.turn_id.as_str()).collect::<Vec<_>>(), ["a1"]);
+    assert_eq!(store.turns(99, None, Some(session("s"))).await.unwrap().len(), 41);
+    assert_eq!(store.ratings().await.unwrap().count(), 0);
+}
+
+#[tokio::test]
 async fn dialogues_are_bounded_in_messages_bytes_number_and_age() {
     let folder = tempfile::tempdir().unwrap();
     let store = store(folder.path());

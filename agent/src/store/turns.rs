@@ -98,11 +98,12 @@ pub(crate) fn newest(
     rows.into_iter().map(record).collect()
 }
 
-/// The newest settled turns of a session, oldest first.
+/// The newest settled turns of a session, oldest first. One that was refused is no part of the dialogue; within a string
+/// the quotes of these words would be escaped.
 pub(super) fn settled(db: &Connection, session: &SessionId, limit: usize) -> Result<Vec<TurnRecord>, Failure> {
     let mut query = db.prepare_cached(
         "SELECT record, rating FROM turns JOIN records USING (id) WHERE session = ?1 AND open = 0
-             ORDER BY id DESC LIMIT ?2",
+             AND instr(record, '\"outcome\":\"refused\"') = 0 ORDER BY id DESC LIMIT ?2",
     )?;
     let rows = query.query_map(params![session.as_str(), limit as i64], raw)?.collect::<Result<Vec<_>, _>>()?;
     rows.into_iter().rev().map(record).collect()

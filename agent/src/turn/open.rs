@@ -142,7 +142,7 @@ impl OpenTurn {
         let remembered = match outcome {
             Outcome::Answered { .. } => true,
             Outcome::Cancelled => !self.text.is_empty(),
-            Outcome::Failed { .. } | Outcome::Unfinished => false,
+            Outcome::Failed { .. } | Outcome::Refused { .. } | Outcome::Unfinished => false,
         };
         self.record.outcome = outcome;
         if self.record.measured.uplink_bytes.is_none() {

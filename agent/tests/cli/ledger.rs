@@ -81,6 +81,21 @@ async fn a_floor_is_shown_and_that_it_is_reached() {
     };
     let reached = "nothing is given: the battery is at or below its floor of 30 %";
     assert!(shown.contains(reached) && shown.contains("battery floor 10 %"), "{shown}");
+    let status = done(&world.socket(), &["status"]).await;
+    let of = |name: &str| status.lines().find(|line| line.contains(name)).unwrap_or_default().to_owned();
+    assert!(of("usd_per_day").ends_with(&format!("$1 left, {reached}")), "{status}");
+    assert!(of("uplink_bytes_per_day").ends_with("left, battery floor 10 %"), "{status}");
+    let status: Value = done(&world.socket(), &["status", "--json"]).await.parse().unwrap();
+    let floors = status["budgets"].as_array().unwrap().iter().map(|budget| {
+        (
+            budget["name"].as_str().unwrap(),
+            budget["floor_percent"].as_f64().unwrap(),
+            budget["at_floor"].as_bool().unwrap(),
+        )
+    });
+    let floors: Vec<_> = floors.collect();
+    assert!(floors.contains(&("usd_per_day", 30.0, true)), "{floors:?}");
+    assert!(floors.contains(&("uplink_bytes_per_day", 10.0, false)), "{floors:?}");
     let refused = run(&world.socket(), &["ask", "hello", "--route", "cloud", "--max-tokens", "3"], "").await;
     assert!(refused.code == Some(1) && refused.err.contains("its floor of 30 %; it is at 25 %"), "{}", refused.err);
 }
@@ -143,4 +158,50 @@ async fn turns_are_listed_and_explained_by_the_daemon_and_from_the_file_alone() 
     assert!(unknown.code == Some(1) && unknown.err.contains("t.db has no turn turn-of-nobody"), "{}", unknown.err);
     let missing = run(nowhere, &["turns", "--ledger", "/nowhere/other.db"], "").await;
     assert!(missing.code == Some(1) && missing.err.contains("/nowhere/other.db does not exist"), "{}", missing.err);
+}
+
+#[tokio::test]
+async fn a_refused_turn_is_listed_explained_reported_and_exported_and_is_no_answer() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_upstream, world) = scene(folder.path(), "[budgets]\nusd_per_day = 0.004\n").await;
+    ask(&world, json!({"route": "cloud"})).await;
+    let refused = run(&world.socket(), &["ask", "hello", "--route", "cloud", "--max-tokens", "3"], "").await;
+    assert!(refused.code == Some(1) && refused.err.contains("usd_per_day: 0.003 needed"), "{}", refused.err);
+    world.stop().await.unwrap();
+
+    let ledger = folder.path().join("t.db").to_string_lossy().into_owned();
+    let from_file = |args: &'static [&str]| {
+        let ledger = ledger.clone();
+        async move { done(Path::new("/nowhere/t.sock"), &[args, &["--ledger", &ledger]].concat()).await }
+    };
+    let listed = from_file(&["turns"]).await;
+    assert!(listed.contains("  refused\n    insufficient_quota: no action fits the budgets"), "{listed}");
+    let record: Value = from_file(&["turns", "--json", "-n", "1"]).await.parse().unwrap();
+    assert_eq!((&record["outcome"], &record["reserved"]), (&json!("refused"), &json!(null)));
+    let id = record["turn_id"].as_str().unwrap();
+    let told = done(Path::new("/nowhere/t.sock"), &["explain", id, "--ledger", &ledger]).await;
+    for sentence in [
+        "Not affordable, with what each was predicted to cost: cloud with text alone (",
+        "Left of the budgets: usd_per_day 0.001.",
+        "It was refused, because: no action fits the budgets (usd_per_day: 0.003 needed, 0.001 left",
+        "Nobody was asked, nothing was reserved, and nothing left the device.",
+        "It may be possible from 20",
+    ] {
+        assert!(told.contains(sentence), "{sentence:?} is not in:\n{told}");
+    }
+    assert!(!told.contains("chose") && !told.contains("Permitted"), "{told}");
+
+    let report: Value = from_file(&["report", "--json"]).await.parse().unwrap();
+    let counted =
+        ["turns", "local", "cloud", "refused", "failed", "unknown_costs", "cost_usd"].map(|name| report[name].as_f64());
+    assert_eq!(counted, [2.0, 0.0, 1.0, 1.0, 0.0, 1.0, 0.003].map(Some), "{report}");
+    assert!(from_file(&["report"]).await.contains("refused"));
+    let exported = |format: &'static str| {
+        let ledger = ledger.clone();
+        async move { run(Path::new("/nowhere"), &["export", "--format", format, "--ledger", &ledger], "").await.out }
+    };
+    let table = exported("csv").await;
+    assert!(table.contains(",refused,") && table.contains(",answered,"), "{table}");
+    let rows: Vec<Value> = exported("jsonl").await.lines().map(|line| line.parse().unwrap()).collect();
+    assert_eq!((rows.len(), &rows[1]["turn_id"]), (2, &record["turn_id"]));
 }

@@ -81,7 +81,7 @@ pub fn read(mut text: impl BufRead) -> Result<Log, LogError> {
             return Err(LogError::Propensity { turn: turn(), line, given: record.propensity });
         }
         // Refused before any decision: nothing was chosen.
-        if record.permitted.is_empty() && matches!(record.outcome, Outcome::Failed { .. }) {
+        if record.permitted.is_empty() && matches!(record.outcome, Outcome::Refused { .. } | Outcome::Failed { .. }) {
             log.undecided += 1;
             continue;
         }

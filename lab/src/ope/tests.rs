@@ -250,3 +250,13 @@ fn a_log_without_propensities_is_refused_by_its_turn() {
     assert!(matches!(read_text(""), Err(LogError::NoRating { turns: 0 })));
     assert!(named("magic").err().unwrap().to_string().contains("always-cloud"));
 }
+
+#[test]
+fn a_refused_turn_is_no_choice() {
+    let refused = json!({"permitted": [], "predicted_costs": [], "probabilities": [], "propensity": 1.0, "action": 0,
+                         "outcome": "refused", "unaffordable": [{"action": 2, "predicted": {}}], "possible_unix_ms": null});
+    let mut rows = vec![row(0, 2, Some(0.9)), row(1, 0, Some(0.3)), row(2, 0, Some(0.0))];
+    rows[2].as_object_mut().unwrap().extend(refused.as_object().unwrap().clone());
+    let log = read_text(&text(&rows)).unwrap();
+    assert_eq!((log.turns.len(), log.undecided), (2, 1));
+}

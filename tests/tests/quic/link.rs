@@ -39,6 +39,8 @@ async fn transfers_tell_the_rate_and_the_rate_tells_the_next_transfer() {
         upload_ms(&cloud, &format!("t{number}")).await;
     }
     let learned = link(&cloud);
+    let (delivered, pictures) = (learned.delivered_bytes.unwrap(), 4 * IMAGE_BYTES as u64);
+    assert!((pictures..pictures * 3 / 2).contains(&delivered), "{delivered} for {pictures}");
     let (rate, expected) = (learned.uplink_bits_per_s.unwrap(), RATE_BYTES_PER_S as f64 * 8.0);
     // The congestion window's start and a busy machine take a part of it; nothing adds to it.
     assert!(rate > 0.5 * expected && rate < 1.2 * expected, "{rate} of {expected}");

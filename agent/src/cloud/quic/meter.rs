@@ -52,6 +52,7 @@ pub(super) struct Meter {
     rtt: Option<Duration>,
     min_rtt: Option<Duration>,
     congestion_window_bytes: Option<u64>,
+    delivered_bytes: Option<u64>,
     downlink_bits_per_s: Option<f64>,
 }
 
@@ -68,6 +69,7 @@ impl Meter {
             rtt: None,
             min_rtt: None,
             congestion_window_bytes: None,
+            delivered_bytes: None,
             downlink_bits_per_s: None,
         }
     }
@@ -103,6 +105,7 @@ impl Meter {
         self.rtt = Some(stats.path.rtt);
         self.min_rtt = Some(stats.path.min_rtt);
         self.congestion_window_bytes = Some(stats.path.cwnd);
+        self.delivered_bytes = Some(stats.udp_tx.bytes.saturating_sub(stats.path.lost_bytes));
         self.sample_loss(stats.path.sent_packets, stats.path.lost_packets);
         self.sample_downlink(now, stats.udp_rx.bytes);
     }
@@ -196,6 +199,7 @@ impl Meter {
             downlink_bits_per_s: self.downlink_bits_per_s,
             loss_ratio: self.uplink.loss_ratio(),
             congestion_window_bytes: self.congestion_window_bytes,
+            delivered_bytes: self.delivered_bytes,
             metered: None,
         };
         Reading::known(link, now.saturating_duration_since(heard).as_millis() as u64, "quic")

@@ -10,6 +10,8 @@ fn stats(rtt_ms: u64, sent: u64, lost: u64, received: u64) -> ConnectionStats {
     stats.udp_rx.datagrams = received / 1_000;
     stats.udp_rx.bytes = received;
     stats.path.cwnd = 12_000 + sent;
+    stats.udp_tx.bytes = 1_000 * sent;
+    stats.path.lost_bytes = 900 * lost;
     stats
 }
 
@@ -32,6 +34,7 @@ fn loss_and_the_downlink_come_from_differences_and_are_unknown_before() {
     let second = link(&meter, start);
     assert_eq!((second.loss_ratio, second.downlink_bits_per_s), (Some(0.2), Some(1_000_000.0)));
     assert_eq!(second.state, LinkState::Degraded);
+    assert_eq!((first.delivered_bytes, second.delivered_bytes), (Some(19_000 - 4_500), Some(100_000 - 18_000)));
     assert_eq!((first.congestion_window_bytes, second.congestion_window_bytes), (Some(12_019), Some(12_100)));
 }
 
