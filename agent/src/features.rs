@@ -97,8 +97,8 @@ fn local_cost(known: &Known<'_>, observation: &Observation) -> Cost {
     }
 }
 
-/// Bytes are predicted from the encoded sizes and what the wire adds, latency from the link and from earlier answers; USD from the configured
-/// prices or, where there are none, from what earlier answers cost; energy as power over that time.
+/// Bytes are predicted from the encoded sizes and what the wire adds, latency from the link and from earlier answers; USD
+/// from the configured prices or, where there are none, from what earlier answers cost; energy as power over that time.
 fn cloud_cost(known: &Known<'_>, observation: &Observation, action: Action) -> Cost {
     let pace = &known.pace;
     let answer_tokens = pace.answer_tokens(Route::Cloud, observation.max_tokens);
