@@ -31,7 +31,8 @@ impl Store {
     }
 }
 
-/// Adds the rating of a turn, if it has one and somebody was asked. Sensors' readings are text: what counts are the pictures that travelled.
+/// Adds the rating of a turn, if it has one and somebody was asked. Sensors' readings are text: what counts are the
+/// pictures that travelled.
 pub(crate) fn add(ratings: &mut Ratings, turn: &TurnRecord) {
     let is_text = |name: &ViewName| turn.context.views.iter().any(|view| view.name == *name && view.is_text);
     let pictures = turn.views.iter().filter(|name| !is_text(name)).count();

@@ -4,7 +4,8 @@ use super::{Store, StoreError};
 use rusqlite::params;
 use tether_policies::budget::Resource;
 
-/// The settled turns of one route since a moment, refused ones with the local ones. Sums hold what is known; `unknown` counts turns with a part that is not.
+/// The settled turns of one route since a moment, refused ones with the local ones. Sums hold what is known; `unknown`
+/// counts turns with a part that is not.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct RouteTotals {
     pub cloud: bool,
