@@ -23,6 +23,8 @@ const SEGMENTS: [(&str, f64); 3] = [
     ("wifi_shipyard_n_20mhz_24ghz_run1_loc3.csv", 20.0),
     ("irish5g_driving_20200116_072643.csv", 100.0),
 ];
+/// Each seed begins so much later: longer than 40 turns take.
+const LATER_S: f64 = 100.0;
 const TURNS: u32 = 40;
 /// How often the relay's weather follows the trace.
 const WEATHER: Duration = Duration::from_millis(100);
@@ -165,17 +167,19 @@ impl Errors {
     }
 }
 
-/// `records`: a file that gets the turns' records, one JSON object a line.
+/// `seed`: other pauses, other numbers of pictures, and a later part of each trace; 0 is the benchmark's row. `records`: a file
+/// that gets the turns' records, one JSON object a line.
 ///
 /// # Errors
 /// A trace or a program is missing, or no turn was answered.
-pub async fn run(traces: &Path, records: Option<&Path>) -> Result<Errors> {
+pub async fn run(traces: &Path, seed: u64, records: Option<&Path>) -> Result<Errors> {
     let mut turns = Vec::new();
-    for (seed, (name, offset_s)) in SEGMENTS.iter().enumerate() {
+    for (place, (name, offset_s)) in SEGMENTS.iter().enumerate() {
+        let (offset_s, own_seed) = (offset_s + seed as f64 * LATER_S, seed * SEGMENTS.len() as u64 + place as u64);
         let path = traces.join(name);
         let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
         let trace = Trace::parse(&text, DEFAULT_UPLINK_SHARE).with_context(|| path.display().to_string())?;
-        turns.extend(segment(trace, *offset_s, seed as u64).await.with_context(|| (*name).to_owned())?);
+        turns.extend(segment(trace, offset_s, own_seed).await.with_context(|| (*name).to_owned())?);
     }
     if let Some(path) = records {
         let lines: Result<Vec<String>, _> = turns.iter().map(|turn| serde_json::to_string(&turn.record)).collect();

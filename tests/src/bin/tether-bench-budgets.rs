@@ -13,10 +13,10 @@ use tokio::runtime::Runtime;
 const KILLS: u32 = 200;
 
 fn main() -> Result<()> {
-    let Arguments { data, alone, records } = arguments()?;
+    let Arguments { data, alone, seed, records } = arguments()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     match alone {
-        Some(Alone::Bytes) => return runtime.block_on(bytes(data.as_deref(), records.as_deref())),
+        Some(Alone::Bytes) => return runtime.block_on(bytes(data.as_deref(), seed, records.as_deref())),
         Some(Alone::Replay) => return replay(data.as_deref()),
         None => {}
     }
@@ -26,7 +26,7 @@ fn main() -> Result<()> {
     replay_speed(&runtime)?;
     upload_time(data.as_deref())?;
     runtime.block_on(ledger())?;
-    runtime.block_on(bytes(data.as_deref(), records.as_deref()))?;
+    runtime.block_on(bytes(data.as_deref(), seed, records.as_deref()))?;
     runtime.block_on(kills())?;
     Ok(())
 }
@@ -34,6 +34,7 @@ fn main() -> Result<()> {
 struct Arguments {
     data: Option<PathBuf>,
     alone: Option<Alone>,
+    seed: u64,
     records: Option<PathBuf>,
 }
 
@@ -43,18 +44,23 @@ enum Alone {
     Replay,
 }
 
-/// `--data FOLDER`, the folder that holds `data/traces`; `--bytes`, only the rows of real QUIC; `--records FILE`, where their
-/// turns' records go; `--replay`, only what policies earn.
+/// `--data FOLDER`, the folder that holds `data/traces`; `--bytes`, only the rows of real QUIC, with `--seed N` under other
+/// circumstances; `--records FILE`, where their turns' records go; `--replay`, only what policies earn.
 fn arguments() -> Result<Arguments> {
     let mut given = std::env::args().skip(1);
-    let mut arguments = Arguments { data: None, alone: None, records: None };
+    let mut arguments = Arguments { data: None, alone: None, seed: 0, records: None };
     while let Some(argument) = given.next() {
         match argument.as_str() {
             "--data" => arguments.data = Some(given.next().context("--data needs a folder")?.into()),
             "--bytes" => arguments.alone = Some(Alone::Bytes),
+            "--seed" => {
+                arguments.seed = given.next().and_then(|seed| seed.parse().ok()).context("--seed needs a number")?;
+            }
             "--replay" => arguments.alone = Some(Alone::Replay),
             "--records" => arguments.records = Some(given.next().context("--records needs a file")?.into()),
-            other => anyhow::bail!("{other}: only --data FOLDER, --bytes, --replay and --records FILE are understood"),
+            other => anyhow::bail!(
+                "{other}: only --data FOLDER, --bytes, --seed N, --replay and --records FILE are understood"
+            ),
         }
     }
     Ok(arguments)
@@ -117,14 +123,14 @@ async fn ledger() -> Result<()> {
     Ok(())
 }
 
-async fn bytes(data: Option<&Path>, records: Option<&Path>) -> Result<()> {
+async fn bytes(data: Option<&Path>, seed: u64, records: Option<&Path>) -> Result<()> {
     let Some(data) = data else {
         let how = "DATA=folder with data/traces was not given";
         skipped("predicted_bytes_error", 0.02, "ratio", how);
         skipped("predicted_upload_time_error_live", 0.25, "ratio", how);
         return Ok(());
     };
-    let errors = bytes_bench::run(&data.join("data/traces"), records).await?;
+    let errors = bytes_bench::run(&data.join("data/traces"), seed, records).await?;
     row("predicted_bytes_error", errors.value(), Good::AtMost, 0.02, "ratio", &errors.how());
     row("predicted_upload_time_error_live", errors.time_median, Good::AtMost, 0.25, "ratio", &errors.how_time());
     Ok(())
