@@ -7,7 +7,7 @@ use tether_policies::budget::Prices;
 use tether_policies::ratings::Ratings;
 use tether_policies::upload::Sizes;
 use tether_policies::{Candidate, Observation, PastTurn};
-use tether_protocol::{Action, ActionSpace, Context, Cost, Route, TurnRecord};
+use tether_protocol::{Action, ActionSpace, Context, Cost, Route, TurnRecord, ViewSet};
 
 /// Bytes of a token of English, for text that no local tokenizer has seen.
 const BYTES_PER_TOKEN: u64 = 4;
@@ -43,9 +43,10 @@ pub struct Known<'a> {
     pub power_w: (Option<f64>, Option<f64>),
 }
 
-/// What a policy sees of an earlier turn.
+/// What a policy sees of an earlier turn. What an attempt sent that came to nothing told the answer nothing.
 pub fn past_turn(turn: &TurnRecord, space: &ActionSpace) -> PastTurn {
-    PastTurn { route: turn.route, views: turn.view_set(space), task: turn.task.clone() }
+    let views = if turn.route == Route::Cloud { turn.view_set(space) } else { ViewSet::EMPTY };
+    PastTurn { route: turn.route, views, task: turn.task.clone() }
 }
 
 pub fn observe(known: &Known<'_>) -> Observation {

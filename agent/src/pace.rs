@@ -2,11 +2,11 @@
 //!
 //! `cloud latency = upload + wait + (tokens - 1) x time per token`
 //!
-//! Wait, time per token, length, price and the tokens of a picture are running means over earlier answers; each is unknown
-//! until it was seen once. The wait depends on how many pictures a model has to look at, so each number of them has its own;
-//! one that was never sent is taken to relate to the nearest that was as TMO measured it ([`NETWORKS`], wired). The upload
-//! is the link's business ([`upload_ms`]). Which of a gateway's models answers is its own choice, so the means are over all
-//! of them.
+//! Wait, time per token, length, price and the tokens of a picture are running means over earlier answers; each is
+//! unknown until it was seen once. The wait depends on how many pictures a model has to look at, so each number of them
+//! has its own; one that was never sent is taken to relate to the nearest that was (of two, to that of fewer pictures) as
+//! TMO's whole answers over a wire do ([`NETWORKS`]). The upload is the link's business ([`upload_ms`]). Which of a
+//! gateway's models answers is its own choice, so the means are over all of them.
 
 use std::time::{Duration, Instant};
 use tether_policies::link::send_time;
@@ -64,6 +64,8 @@ pub struct Pace {
 struct Wait {
     ms: Mean,
     newest: Option<Instant>,
+    /// What was known before somebody waited in vain, until an answer comes.
+    before: Option<Mean>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
@@ -89,7 +91,16 @@ impl Mean {
 impl Pace {
     /// Learns from an answer of the cloud.
     pub fn cloud_answered(&mut self, answered: &Answered, now: Instant) {
-        self.waited((answered.first_token_ms - answered.upload_ms).max(0.0), answered.images, now);
+        // The cloud is quick again, maybe: who waited in vain with another number of pictures, some time ago, says no more.
+        for wait in &mut self.waits {
+            let stale = wait.newest.is_none_or(|newest| now.saturating_duration_since(newest) >= FRESH);
+            if let Some(before) = wait.before.take_if(|_| stale) {
+                wait.ms = before;
+            }
+        }
+        let wait = &mut self.waits[place(answered.images)];
+        wait.ms.observe((answered.first_token_ms - answered.upload_ms).max(0.0));
+        (wait.newest, wait.before) = (Some(now), None);
         let Some(Counted { prompt_tokens, answer_tokens, cost_usd }) = answered.counted else { return };
         self.answer_tokens[1].observe(f64::from(answer_tokens));
         // The first token is in the wait.
@@ -112,15 +123,14 @@ impl Pace {
         }
     }
 
-    /// Nobody waited any longer for the first token: it takes at least so long.
+    /// Nobody waited any longer for the first token, after the upload: it takes at least so long.
     pub fn cloud_kept_waiting(&mut self, waited_ms: f64, images: u32, now: Instant) {
-        let known_ms = self.wait_ms(images).unwrap_or(0.0);
-        self.waited(waited_ms.max(known_ms), images, now);
-    }
-
-    fn waited(&mut self, wait_ms: f64, images: u32, now: Instant) {
+        let is_news = self.wait_ms(images).is_none_or(|known_ms| waited_ms > known_ms);
         let wait = &mut self.waits[place(images)];
-        wait.ms.observe(wait_ms);
+        if is_news {
+            wait.before.get_or_insert(wait.ms);
+            wait.ms.observe(waited_ms);
+        }
         wait.newest = Some(now);
     }
 
@@ -267,6 +277,24 @@ mod tests {
         assert_eq!(pace.cloud_latency_ms(0.0, 0, 100.0), Some(5_000.0));
         pace.cloud_kept_waiting(1_000.0, 0, now);
         assert_eq!(pace.cloud_latency_ms(0.0, 0, 100.0), Some(5_000.0));
+    }
+
+    #[test]
+    fn one_bad_hour_with_two_pictures_is_forgotten_once_the_cloud_answers_with_one() {
+        let (mut pace, now) = (Pace::default(), Instant::now());
+        let wait_ms = |pace: &Pace| pace.cloud_latency_ms(0.0, 2, 1.0).unwrap();
+        (0..3).for_each(|_| pace.cloud_answered(&answered(0.0, 2, 1), now));
+        pace.cloud_kept_waiting(15_000.0, 2, now);
+        pace.cloud_kept_waiting(15_000.0, 2, now);
+        let slow_ms = wait_ms(&pace);
+        pace.cloud_answered(&answered(0.0, 1, 1), now + FRESH / 2);
+        assert!(slow_ms > 3_000.0 && wait_ms(&pace) == slow_ms);
+        pace.cloud_answered(&answered(0.0, 1, 1), now + FRESH);
+        assert_eq!(wait_ms(&pace), 300.0);
+        // What was never answered follows the nearest again.
+        pace.cloud_kept_waiting(15_000.0, 3, now + FRESH);
+        pace.cloud_answered(&answered(0.0, 1, 1), now + 2 * FRESH);
+        assert!(pace.cloud_latency_ms(0.0, 3, 1.0).unwrap() < 400.0);
     }
 
     #[test]

@@ -6,6 +6,7 @@ use tether_policies::budget::{Accounts, Amounts, Most, Offer, Refused};
 use tether_policies::{Candidate, Decision, Observation, Permitted};
 use tether_protocol::{Action, Reason, Route};
 
+/// The permitted actions of one turn, and the most that each may cost.
 pub struct Priced {
     permitted: Permitted,
     /// Of each permitted action, in their order.

@@ -260,7 +260,8 @@ impl<'a> Flight<'a> {
             prompt_tokens: observation.prompt_tokens,
             max_tokens: observation.max_tokens,
             text_bytes: self.sizes.text_bytes,
-            messages: self.history.len() as u64,
+            // A question and its answer each.
+            messages: 2 * self.history.len() as u64 + 1,
         };
         let priced = Priced::new(&asked, &self.accounts, &observation, permitted);
         let battery_percent = Some(self.battery_percent());
@@ -378,11 +379,10 @@ impl<'a> Flight<'a> {
             }
             None => {
                 self.link.failed();
-                // A connection that is lost needs no second failure to count as down.
+                // A connection that is lost needs no second failure to count as down. (A link that is too slow says nothing of
+                // how long the cloud's models take.)
                 if truth.path_died() {
                     self.link.failed();
-                } else {
-                    self.pace.cloud_kept_waiting(truth.patience_s * 1e3, views as u32, now);
                 }
                 self.failed_s = now_s;
             }

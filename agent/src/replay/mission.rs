@@ -75,7 +75,8 @@ pub struct Mission {
     pub robot: Robot,
     pub trace: Trace,
     pub data: Dataset,
-    /// As a daemon's would be on this robot: the budgets, the published prices, the power of both sides.
+    /// As a daemon's would be on this robot: the budgets, the published prices, the power of both
+    /// sides (of the whole device while a turn lasts, idling included).
     pub settings: BudgetSettings,
     /// The forms in which pictures may travel, the configured one first.
     pub ladder: Vec<EncodeOptions>,

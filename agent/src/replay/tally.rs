@@ -181,7 +181,9 @@ impl Tally {
     fn book(&mut self, record: &TurnRecord) {
         let cost = &record.measured;
         let parts = counts(cost);
-        self.outcome.cost_usd += cost.cost_usd.unwrap_or(0.0);
+        // As the books have it: an unknown cost counts as all that was reserved.
+        let reserved_usd = record.reserved.and_then(|reserved| reserved.cost_usd);
+        self.outcome.cost_usd += cost.cost_usd.or(reserved_usd).unwrap_or(0.0);
         self.outcome.energy_j += cost.energy_j.unwrap_or(0.0);
         self.outcome.uplink_bytes += cost.uplink_bytes.unwrap_or(0);
         self.outcome.downlink_bytes += cost.downlink_bytes.unwrap_or(0);
@@ -189,7 +191,6 @@ impl Tally {
         if self.accounts.is_empty() {
             return;
         }
-        // An unknown cost counts as all that was reserved.
         let reserved = counts(&record.reserved.unwrap_or_default());
         let spent = std::array::from_fn(|at| parts[at].or(reserved[at]).unwrap_or(0));
         let end_ms = record.started_unix_ms + record.timings.total_ms.unwrap_or(0.0) as i64;

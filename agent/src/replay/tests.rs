@@ -74,7 +74,9 @@ fn no_cap_is_ever_exceeded_and_pacing_keeps_to_its_line() {
         for policy in ["always-cloud", "cloud-then-local", "rule", "tether"] {
             let found = outcome(&mission, policy, seed);
             assert_eq!(found.caps_exceeded, 0, "{policy} {seed}");
-            assert!(found.uplink_bytes <= 20_000_000 && found.cost_usd <= 0.6, "{found:?}");
+            let left_usd = found.budget_left["usd_per_mission"];
+            assert!((found.cost_usd + left_usd - 0.6).abs() < 1e-6, "money told is money booked: {found:?}");
+            assert!(found.uplink_bytes <= 20_000_000 && left_usd >= 0.0, "{found:?}");
             // A robot that may answer by itself refuses nobody.
             assert_eq!(found.refused + found.failed, 0, "{policy} {seed}");
         }

@@ -79,14 +79,15 @@ impl<'a> Truth<'a> {
                 Some(travel_s) => {
                     cost[0] += travel_s;
                     cost[2] = waiting_w * cost[0];
+                    cost[3] = uplink_bytes as f64;
                 }
                 // What was sent was sent for nothing, and then the device answers.
                 None => {
                     let local = costs.local;
-                    *cost = [patience_s + local[0], local[1], waiting_w * patience_s + local[2], 0.0];
+                    let bytes = uplink_bytes as f64;
+                    *cost = [patience_s + local[0], local[1], waiting_w * patience_s + local[2], bytes];
                 }
             }
-            cost[3] = uplink_bytes as f64;
         }
         let weights = Weights::default();
         let moment = Moment::new(Some(turn.task), &turn.association, &mission.actions, &costs, judge, &weights);

@@ -15,6 +15,7 @@ use crate::execute::{
     CloudInputs, CloudRun, LocalModel, LocalPrompt, PictureForm, Running, Step, WrittenTurn, ZooChoice, api_error,
 };
 use crate::image_codec::EncodeOptions;
+use crate::pace::upload_ms;
 use crate::prompt;
 use crate::question::Task;
 use crate::store::Content;
@@ -433,10 +434,11 @@ impl OpenTurn {
         }
     }
 
-    /// That nobody waited any longer says how long the cloud takes at least.
+    /// That nobody waited any longer says how long the cloud takes at least, beside what the link is predicted to take.
     fn note_slow(&self, error: &ApiError) {
         if let Some(asked) = self.cloud_asked.filter(|_| error.code() == SLOW) {
-            let waited_ms = asked.at.elapsed().as_secs_f64() * 1e3;
+            let (link, predicted) = (self.record.context.link.value(), self.record.predicted.uplink_bytes);
+            let waited_ms = asked.at.elapsed().as_secs_f64() * 1e3 - upload_ms(link, predicted.unwrap_or(0));
             self.daemon.pace().cloud_kept_waiting(waited_ms, asked.images, Instant::now());
         }
     }

@@ -14,7 +14,7 @@ pub type Most = Result<Amounts, Resource>;
 pub struct Offer {
     /// Why each does not fit, if it does not.
     pub refused: Vec<Option<Refused>>,
-    /// Why each has to wait for the pace, if it has to.
+    /// Why each has to wait for the pace, if it has to; whoever reads it looks at `refused` first.
     pub ahead: Vec<Option<Refused>>,
     pub prices: Prices,
     /// Left of each budget, by name, in the resource's unit.

@@ -38,7 +38,7 @@ pub fn immediate(trained: &ResponseModel, task: Option<usize>, facts: &Facts, ra
         - weights.usage * usage) as f32
 }
 
-/// What was rated of one route, as the network's tasks have it: the cells' weights, and their weighted residuals.
+/// What was rated of one task, by route: the precisions of its cells' means, and their residuals weighted by them.
 type ByRoute = [(f64, f64); 2];
 
 /// What to add to the value of an action of each level in this task.
@@ -118,7 +118,7 @@ mod tests {
     use proptest::prelude::*;
 
     /// What a cell that is known exactly is worth less than one that nobody rated.
-    const KNOWN: f64 = 0.2236;
+    const KNOWN: f64 = OPTIMISM * 0.447_213_6;
 
     fn trained() -> ResponseModel {
         let data = synthetic::dataset(60, 3, 1);
