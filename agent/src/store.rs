@@ -89,7 +89,21 @@ impl Store {
     /// # Errors
     /// As [`open`](Self::open).
     pub fn open_with(path: &Path, limits: Limits) -> Result<Opened, OpenError> {
-        let open::Open { connection, lock, budgets, notices } = open::open(path)?;
+        Self::start(path, limits, open::LOGGED)
+    }
+
+    /// A new database that is filled and closed by one program, as a replay's is. It keeps everything and has no log: if
+    /// the program is killed or the power fails, the file may be damaged and has to be made anew.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn create(path: &Path) -> Result<Self, OpenError> {
+        let limits = Limits { max_turns: u64::MAX, max_age_ms: i64::MAX, max_bytes: u64::MAX };
+        Ok(Self::start(path, limits, open::UNLOGGED)?.store)
+    }
+
+    fn start(path: &Path, limits: Limits, writing: &str) -> Result<Opened, OpenError> {
+        let open::Open { connection, lock, budgets, notices } = open::open(path, writing)?;
         let (jobs, queue) = mpsc::channel::<Job>();
         let retention = retention::Retention::new(limits);
         let (backlog, unbegun, signs) = (VecDeque::new(), HashSet::new(), budgets.signs.clone());

@@ -7,7 +7,7 @@ use nix::sys::time::TimeVal;
 use std::convert::Infallible;
 use std::path::Path;
 use tether::replay::{Contender, Mission, Robot, fly};
-use tether::store::{Limits, Store};
+use tether::store::Store;
 use tether_policies::budget::{Budget, BudgetName, Resource, Window};
 use tether_policies::tmo::data::Dataset;
 use tether_policies::tmo::honest::link::uplink_bytes;
@@ -110,9 +110,8 @@ pub fn turns_per_s(ledger: Option<(&Path, &Runtime)>) -> Result<(u64, f64)> {
     let robot = Robot::new(DEVICE, 100.0 * BATTERY_WH)?;
     let mission = Mission::new(robot, trace, dialogues, budgets(10.0)?, HOURS, SPEED_TURNS_PER_HOUR)?;
     let contender = Contender::named(FLOWN[0].0)?;
-    let limits = Limits { max_turns: u64::MAX, max_age_ms: i64::MAX, max_bytes: u64::MAX };
     let store = match ledger {
-        Some((path, runtime)) => Some((Store::open_with(path, limits)?.store, runtime)),
+        Some((path, runtime)) => Some((Store::create(path)?, runtime)),
         None => None,
     };
     let mut batch = Vec::new();

@@ -5,7 +5,7 @@ use super::{Global, UsageError};
 use crate::replay::mission::{MissionError, RATED_SHARE};
 use crate::replay::page::{self, cells, lines};
 use crate::replay::{Contender, Flown, Mission, Outcome, Robot, fly};
-use crate::store::{Limits, Store, StoreError};
+use crate::store::{Store, StoreError};
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -280,8 +280,7 @@ fn with_ledger(path: &Path, flight: impl FnOnce(Keep<'_>) -> Result<Outcome, Sto
     if path.exists() {
         bail!("{} exists already; a replay begins a new ledger: name another file", path.display());
     }
-    let limits = Limits { max_turns: u64::MAX, max_age_ms: i64::MAX, max_bytes: u64::MAX };
-    let store = Store::open_with(path, limits)?.store;
+    let store = Store::create(path)?;
     let runtime = tokio::runtime::Builder::new_current_thread().build()?;
     let mut batch = Vec::with_capacity(BATCH);
     let outcome = flight(&mut |turn| {

@@ -185,7 +185,7 @@ async fn a_ledger_of_a_replay_is_read_like_any_other() {
     let (outcome, turns) = flown(&mission, "tether", 4);
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("field.db");
-    let store = Store::open(&path).unwrap().store;
+    let store = Store::create(&path).unwrap();
     let (count, last) = (turns.len() as u64, turns[turns.len() - 1].0.clone());
     let given: Vec<f64> = turns.iter().filter_map(|(record, _)| record.rating).collect();
     store.settle_all(turns).await.unwrap();
@@ -213,6 +213,11 @@ async fn a_ledger_of_a_replay_is_read_like_any_other() {
     assert_eq!(read.outcome.caps_exceeded, 0);
     let none = Source::open(&path, i64::MAX).unwrap();
     assert_eq!(log::read(&none, &[]).unwrap(), None);
+    // A daemon takes it over, and writes its log beside it.
+    let taken = Store::open(&path).unwrap();
+    assert!(taken.notices.is_empty(), "{:?}", taken.notices);
+    assert!(path.with_extension("db-wal").exists());
+    assert_eq!(taken.store.turn_count().await.unwrap(), count);
 }
 
 #[test]

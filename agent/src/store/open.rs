@@ -50,7 +50,13 @@ pub(super) struct Open {
     pub(super) notices: Vec<String>,
 }
 
-pub(super) fn open(path: &Path) -> Result<Open, OpenError> {
+/// How a daemon writes: to a log, so that what was committed survives a kill.
+pub(super) const LOGGED: &str = "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;";
+/// Each page once, straight to its place: what is begun anew after a crash.
+pub(super) const UNLOGGED: &str = "PRAGMA journal_mode = MEMORY; PRAGMA synchronous = OFF;";
+
+/// `writing`: one of the two above.
+pub(super) fn open(path: &Path, writing: &str) -> Result<Open, OpenError> {
     let io = |problem| OpenError::Io { path: path.to_owned(), problem };
     if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(io)?;
@@ -63,7 +69,7 @@ pub(super) fn open(path: &Path) -> Result<Open, OpenError> {
     // Dialogues are private: the file is made by us, so that its mode is ours; SQLite's other files follow it.
     fs::OpenOptions::new().append(true).create(true).mode(0o600).open(path).map_err(io)?;
     let mut notices = Vec::new();
-    let mut connection = match prepare(path) {
+    let mut connection = match prepare(path, writing) {
         Err(OpenError::Sqlite { problem, .. }) if is_damage(&problem) => {
             let aside = set_aside(path).map_err(io)?;
             notices.push(format!(
@@ -71,7 +77,7 @@ pub(super) fn open(path: &Path) -> Result<Open, OpenError> {
                 path.display(),
                 aside.display()
             ));
-            prepare(path)?
+            prepare(path, writing)?
         }
         other => other?,
     };
@@ -84,13 +90,12 @@ pub(super) fn open(path: &Path) -> Result<Open, OpenError> {
     Ok(Open { connection, lock, budgets, notices })
 }
 
-fn prepare(path: &Path) -> Result<Connection, OpenError> {
+fn prepare(path: &Path, writing: &str) -> Result<Connection, OpenError> {
     let sqlite = |problem| OpenError::Sqlite { path: path.to_owned(), problem };
     let mut connection = Connection::open(path).map_err(sqlite)?;
     connection.busy_timeout(PATIENCE).map_err(sqlite)?;
-    let pragmas = "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA foreign_keys = ON;
-                   PRAGMA secure_delete = ON; PRAGMA journal_size_limit = 4194304;";
-    connection.execute_batch(pragmas).map_err(sqlite)?;
+    let pragmas = "PRAGMA foreign_keys = ON; PRAGMA secure_delete = ON; PRAGMA journal_size_limit = 4194304;";
+    connection.execute_batch(writing).and_then(|()| connection.execute_batch(pragmas)).map_err(sqlite)?;
     let found: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(sqlite)?;
     let found = usize::try_from(found).unwrap_or(usize::MAX);
     if found > MIGRATIONS.len() {

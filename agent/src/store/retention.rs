@@ -128,7 +128,8 @@ fn forget(db: &mut Connection, before_ms: i64, at_most: u32) -> Result<u64, Fail
     )?;
     let Some(last) = last else { return Ok(0) };
     for table in ["records", "contents", "images"] {
-        let delete = format!("DELETE FROM {table} WHERE id <= ?1 AND id NOT IN (SELECT id FROM turns WHERE open = 1)");
+        let open = "SELECT id FROM turns WHERE id <= ?1 AND open = 1";
+        let delete = format!("DELETE FROM {table} WHERE id <= ?1 AND id NOT IN ({open})");
         transaction.execute(&delete, [&last])?;
     }
     let gone = transaction.execute("DELETE FROM turns WHERE id <= ?1 AND open = 0", [&last])?;

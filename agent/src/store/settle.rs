@@ -136,8 +136,7 @@ impl Store {
         }
     }
 
-    /// Settles many turns in one transaction, for those that were not begun: a replay's, or a benchmark's. All of them or
-    /// none.
+    /// Settles many turns in one transaction, none of which was begun: a replay's, or a benchmark's. All of them or none.
     ///
     /// # Errors
     /// The database cannot be written.
@@ -254,7 +253,7 @@ impl Desk {
     fn write_all(&mut self, settlements: &[Settlement]) -> Result<(), Failure> {
         self.flush()?;
         let transaction = self.connection.transaction()?;
-        let added = settlements.iter().map(|settlement| write(&transaction, settlement)).sum::<Result<u64, _>>()?;
+        let added = settlements.iter().map(|settlement| add(&transaction, settlement)).sum::<Result<u64, _>>()?;
         transaction.commit()?;
         self.retention.begun(added);
         self.retain(u32::try_from(settlements.len()).unwrap_or(u32::MAX));
@@ -278,30 +277,43 @@ impl Desk {
 }
 
 /// Returns how many turns it added.
-fn write(transaction: &Transaction<'_>, Settlement { row, with }: &Settlement) -> Result<u64, Failure> {
-    let Row { id, session, started_ms, cloud, amounts: [usd, energy, uplink, downlink], rating, json } = row;
+fn write(transaction: &Transaction<'_>, settlement: &Settlement) -> Result<u64, Failure> {
+    let Row { id, session, started_ms, cloud, amounts: [usd, energy, uplink, downlink], .. } = &settlement.row;
     let values = params![id, session, started_ms, cloud, usd, energy, uplink, downlink];
     let update = "UPDATE turns SET open = 0, session = ?2, started_ms = ?3, cloud = ?4, usd = ?5, energy = ?6,
                   uplink = ?7, downlink = ?8 WHERE id = ?1 AND open = 1";
-    let begun = transaction.prepare_cached(update)?.execute(values)? == 1;
-    if !begun {
-        // Inserted if the begin failed, so that a disk that was full for a moment loses no finished turn.
-        let insert = "INSERT INTO turns VALUES (?1, ?2, 0, ?9, ?3, ?4, ?5, ?6, ?7, ?8) ON CONFLICT DO NOTHING";
-        let values = params![id, session, started_ms, cloud, usd, energy, uplink, downlink, rating];
-        if transaction.prepare_cached(insert)?.execute(values)? == 0 {
-            return Ok(0);
-        }
+    if transaction.prepare_cached(update)?.execute(values)? == 1 {
+        write_rest(transaction, settlement)?;
+        return Ok(0);
     }
+    // Its begin failed: a disk that was full for a moment loses no finished turn.
+    add(transaction, settlement)
+}
+
+/// A turn that has no row, with its end at once; one that has a row is left alone. Returns how many it added.
+fn add(transaction: &Transaction<'_>, settlement: &Settlement) -> Result<u64, Failure> {
+    let Row { id, session, started_ms, cloud, amounts: [usd, energy, uplink, downlink], rating, .. } = &settlement.row;
+    let insert = "INSERT INTO turns VALUES (?1, ?2, 0, ?9, ?3, ?4, ?5, ?6, ?7, ?8) ON CONFLICT DO NOTHING";
+    let values = params![id, session, started_ms, cloud, usd, energy, uplink, downlink, rating];
+    if transaction.prepare_cached(insert)?.execute(values)? == 0 {
+        return Ok(0);
+    }
+    write_rest(transaction, settlement)?;
+    Ok(1)
+}
+
+/// What stands beside the turn's own row.
+fn write_rest(transaction: &Transaction<'_>, Settlement { row, with }: &Settlement) -> Result<(), Failure> {
     let upsert = "INSERT INTO records VALUES (?1, ?2) ON CONFLICT (id) DO UPDATE SET record = excluded.record";
-    transaction.prepare_cached(upsert)?.execute(params![id, json])?;
+    transaction.prepare_cached(upsert)?.execute(params![row.id, row.json])?;
     charge(transaction, &with.charges)?;
     if let Some(update) = &with.update {
         append(transaction, update)?;
     }
     if let Some(content) = &with.content {
-        content::put(transaction, id, content)?;
+        content::put(transaction, &row.id, content)?;
     }
-    Ok(u64::from(!begun))
+    Ok(())
 }
 
 /// Whether a failure may pass by itself: a lock, a full disk.

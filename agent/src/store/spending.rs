@@ -132,7 +132,10 @@ pub(super) fn cut_off(db: &mut Connection) -> rusqlite::Result<u64> {
             transaction.execute(update, params![name.to_string(), reserved, spenders])?;
         }
     }
-    transaction.execute("UPDATE turns SET open = 0 WHERE open = 1", [])?;
+    // Most stops cut nothing off, and no index tells which are open.
+    if turns > 0 {
+        transaction.execute("UPDATE turns SET open = 0 WHERE open = 1", [])?;
+    }
     transaction.commit()?;
     Ok(turns.unsigned_abs())
 }

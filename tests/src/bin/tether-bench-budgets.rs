@@ -18,6 +18,10 @@ fn main() -> Result<()> {
     match alone {
         Some(Alone::Bytes) => return runtime.block_on(bytes(data.as_deref(), seed, records.as_deref())),
         Some(Alone::Replay) => return replay(data.as_deref()),
+        Some(Alone::Speed) => {
+            runtime.block_on(added(folder()?.path()))?;
+            return replay_speed(&runtime);
+        }
         None => {}
     }
     caps_and_pace(data.as_deref())?;
@@ -42,10 +46,12 @@ struct Arguments {
 enum Alone {
     Bytes,
     Replay,
+    Speed,
 }
 
 /// `--data FOLDER`, the folder that holds `data/traces`; `--bytes`, only the rows of real QUIC, with `--seed N` under other
-/// circumstances; `--records FILE`, where their turns' records go; `--replay`, only what policies earn.
+/// circumstances; `--records FILE`, where their turns' records go; `--replay`, only what policies earn; `--speed`, only what
+/// the ledger costs a turn, and a replay's speed.
 fn arguments() -> Result<Arguments> {
     let mut given = std::env::args().skip(1);
     let mut arguments = Arguments { data: None, alone: None, seed: 0, records: None };
@@ -57,9 +63,10 @@ fn arguments() -> Result<Arguments> {
                 arguments.seed = given.next().and_then(|seed| seed.parse().ok()).context("--seed needs a number")?;
             }
             "--replay" => arguments.alone = Some(Alone::Replay),
+            "--speed" => arguments.alone = Some(Alone::Speed),
             "--records" => arguments.records = Some(given.next().context("--records needs a file")?.into()),
             other => anyhow::bail!(
-                "{other}: only --data FOLDER, --bytes, --seed N, --replay and --records FILE are understood"
+                "{other}: only --data FOLDER, --bytes, --seed N, --replay, --speed and --records FILE are understood"
             ),
         }
     }
@@ -99,9 +106,8 @@ async fn live_caps() -> Result<()> {
     Ok(())
 }
 
-async fn ledger() -> Result<()> {
-    let folder = folder()?;
-    let added = ledger_bench::added_us(folder.path()).await?;
+async fn added(folder: &Path) -> Result<()> {
+    let added = ledger_bench::added_us(folder).await?;
     let how = format!(
         "median of {} turns, alternating: reserve, begin, lease, settle and charge of a cloud turn with 16 actions; local turns without budgets, whose begin \
          is not waited for: {:.0} us; 90th percentile of cloud turns {:.0} us",
@@ -110,6 +116,12 @@ async fn ledger() -> Result<()> {
         added.cloud_p90_us
     );
     row("ledger_added_to_a_turn", added.cloud_us, Good::AtMost, 150.0, "us", &how);
+    Ok(())
+}
+
+async fn ledger() -> Result<()> {
+    let folder = folder()?;
+    added(folder.path()).await?;
     let queries = ledger_bench::million(folder.path()).await?;
     let how = format!(
         "the slowest of: {}; {} turns written in {:.0} s, {:.2} GB",
