@@ -131,6 +131,9 @@ fn check(ledger: &Path, seen: &Seen, budgets: &BudgetList) -> Result<Tally> {
                 ensure!(told[at] == measured[at], "{}: told {told:?}, recorded {measured:?}", record.turn_id);
             }
         }
+        if matches!(record.outcome, Outcome::Refused { .. }) {
+            continue;
+        }
         let reserved = counts(&record.reserved.context("a turn without a reservation")?);
         tally.cut_off += u64::from(record.outcome == Outcome::Unfinished);
         let unfinished = record.outcome == Outcome::Unfinished;
